@@ -1,0 +1,81 @@
+package coordinator
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// stateFile lies in run.dir.
+const stateFile = "coordinator.json"
+
+// durable is what outlives the coordinator. A coordinator that finds the state of a run that has not ended goes on with its
+// id and counts generations on, so that a chunk of an older generation is never taken for one of its own.
+type durable struct {
+	RunID      string `json:"run_id"`
+	Generation uint64 `json:"generation"`
+	// Agreed is the digest of the keys that all nodes agreed on: with other keys it is another run.
+	Agreed string `json:"agreed_digest"`
+	Ended  bool   `json:"ended"`
+}
+
+// resume reads the state in dir, or starts a new run when there is none to go on with. note is worth a warning, or empty.
+func resume(dir, agreed string) (d durable, note string, err error) {
+	fresh := durable{RunID: rand.Text()[:12], Agreed: agreed}
+	path := filepath.Join(dir, stateFile)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fresh, "", nil
+	}
+	if err != nil {
+		return d, "", fmt.Errorf("the coordinator's state: %w", err)
+	}
+	if err := json.Unmarshal(text, &d); err != nil || d.RunID == "" || len(d.RunID) > 64 {
+		return fresh, path + " is not the state of a coordinator: starting anew", nil
+	}
+	if d.Ended || d.Agreed != agreed {
+		return fresh, "", nil
+	}
+	return d, "", nil
+}
+
+// write puts d into dir: to a temporary file, synced, renamed.
+func (d durable) write(dir string) (err error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, stateFile+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), filepath.Join(dir, stateFile)); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a rename in dir outlive a loss of power.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

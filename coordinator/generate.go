@@ -1,0 +1,3 @@
+package coordinator
+
+//go:generate sh generate.sh
