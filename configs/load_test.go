@@ -179,3 +179,12 @@ func TestCheckLoopback(t *testing.T) {
 		}
 	}
 }
+
+func TestNearest(t *testing.T) {
+	verbs := []string{"train", "plan", "predict"}
+	for name, want := range map[string]string{"trian": "train", "PLAN": "plan", "predcit": "predict", "xyzzy": "", "": ""} {
+		if got := Nearest(name, verbs); got != want {
+			t.Errorf("Nearest(%q) = %q, wanted %q", name, got, want)
+		}
+	}
+}

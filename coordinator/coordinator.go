@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -42,6 +43,7 @@ type Coordinator struct {
 	gossip   *Gossip
 	http     *http.Server // nil: no metrics
 	metrics  net.Listener
+	lock     *os.File // of run.dir
 }
 
 // New listens on the addresses that cfg names and reads the state of an unfinished run from run.dir. Nodes are served by
@@ -50,14 +52,19 @@ func New(cfg *configs.Config, o Options) (*Coordinator, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	lock, err := lockDir(cfg.Run.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("run.dir: %w", err)
+	}
 	before, note, err := resume(cfg.Run.Dir, cfg.AgreedDigest())
 	if err != nil {
+		lock.Close()
 		return nil, err
 	}
 	if note != "" {
 		o.Logger.Warn(note)
 	}
-	c := &Coordinator{cfg: cfg, log: o.Logger, patience: defaultPatience(cfg)}
+	c := &Coordinator{cfg: cfg, log: o.Logger, patience: defaultPatience(cfg), lock: lock}
 	if o.patience != nil {
 		c.patience = *o.patience
 	}
@@ -129,7 +136,7 @@ func (c *Coordinator) MetricsAddr() string {
 // Outcome is how the run stands; after [Coordinator.Run], how it ended.
 func (c *Coordinator) Outcome() Outcome { return c.run.result() }
 
-// Close gives the addresses back. After [Coordinator.Run] it does nothing.
+// Close gives the addresses and run.dir back. After [Coordinator.Run] it does nothing.
 func (c *Coordinator) Close() {
 	if c.grpc != nil {
 		c.grpc.Stop()
@@ -142,6 +149,7 @@ func (c *Coordinator) Close() {
 	if c.gossip != nil {
 		c.gossip.shutdown()
 	}
+	c.lock.Close()
 }
 
 // Bounds of saying goodbye, after the run is over.
@@ -172,6 +180,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	c.run.supervise(ctx, c.patience, c.GossipAddr())
 	c.shutdown()
 	serving.Wait()
+	c.lock.Close()
 	out := c.Outcome()
 	if out.Failed {
 		return errors.New(out.Reason)
@@ -204,7 +213,7 @@ func (c *Coordinator) shutdown() {
 func (c *Coordinator) logGossip() {
 	for e := range c.gossip.Events() {
 		level := slog.LevelDebug
-		if e.Kind == PeerFailed {
+		if e.Kind == PeerFailed && !c.run.isOver(e.Peer.Name) {
 			level = slog.LevelWarn
 		}
 		c.log.Log(context.Background(), level, "gossip", "event", e.Kind.String(), "node", e.Peer.Name, "role", e.Peer.Role)

@@ -99,3 +99,28 @@ func TestStateFile(t *testing.T) {
 		t.Errorf("left over: %v, %v", left, err)
 	}
 }
+
+func TestRunDirInUse(t *testing.T) {
+	dir := t.TempDir()
+	s := serve(t, "run.dir="+dir)
+	before, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = New(testConfig(t, "run.dir="+dir), Options{Logger: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), dir+" is in use") {
+		t.Errorf("a second coordinator: %v", err)
+	}
+	if after, err := os.ReadFile(filepath.Join(dir, stateFile)); err != nil || string(after) != string(before) {
+		t.Errorf("the second coordinator changed the first one's state to %s (%v)", after, err)
+	}
+	s.mustJoin("a").done("")
+	if err := s.ended(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(testConfig(t, "run.dir="+dir), Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatalf("after the first one's end: %v", err)
+	}
+	c.Close()
+}

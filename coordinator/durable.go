@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // stateFile lies in run.dir.
@@ -41,6 +42,23 @@ func resume(dir, agreed string) (d durable, note string, err error) {
 		return fresh, "", nil
 	}
 	return d, "", nil
+}
+
+// lockDir makes dir, if need be, and takes it from other coordinators until the file is closed or the process ends.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, ".coordinator.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	// A file system without locks gives other errors, and no protection.
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		f.Close()
+		return nil, fmt.Errorf("%s is in use by another run's coordinator: wait for it, or choose another run.dir", dir)
+	}
+	return f, nil
 }
 
 // write puts d into dir: to a temporary file, synced, renamed.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -87,6 +88,7 @@ type Gossip struct {
 	leaving atomic.Bool
 
 	mu     sync.Mutex
+	peers  map[string]Peer // our own copies: memberlist changes the nodes that its Members hands out
 	events chan PeerEvent
 	closed bool
 }
@@ -104,7 +106,7 @@ func StartGossip(c GossipConfig) (*Gossip, error) {
 			return nil, fmt.Errorf("gossip: %w", err)
 		}
 	}
-	g := &Gossip{config: c, events: make(chan PeerEvent, eventsBuffer)}
+	g := &Gossip{config: c, peers: map[string]Peer{}, events: make(chan PeerEvent, eventsBuffer)}
 	host, port, _ := net.SplitHostPort(c.Bind) // checked above
 	conf := loopbackConfig()
 	conf.Name = c.Name
@@ -148,12 +150,9 @@ func (g *Gossip) Events() <-chan PeerEvent { return g.events }
 
 // Peers are the other processes alive, sorted by name.
 func (g *Gossip) Peers() []Peer {
-	var peers []Peer
-	for _, n := range g.list.Members() {
-		if n.Name != g.config.Name {
-			peers = append(peers, asPeer(n))
-		}
-	}
+	g.mu.Lock()
+	peers := slices.Collect(maps.Values(g.peers))
+	g.mu.Unlock()
 	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
 	return peers
 }
@@ -229,14 +228,20 @@ func (g *Gossip) notify(kind PeerEventKind, n *memberlist.Node) {
 	if n.Name == g.config.Name {
 		return
 	}
+	peer := asPeer(n)
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if kind == PeerLeft || kind == PeerFailed {
+		delete(g.peers, n.Name)
+	} else {
+		g.peers[n.Name] = peer
+	}
 	if g.closed {
 		return
 	}
 	for {
 		select {
-		case g.events <- PeerEvent{kind, asPeer(n)}:
+		case g.events <- PeerEvent{kind, peer}:
 			return
 		default:
 		}

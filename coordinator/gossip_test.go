@@ -92,7 +92,7 @@ func TestHostileMetadata(t *testing.T) {
 
 // TestEventsAreBounded: without a reader the oldest go, and nobody waits.
 func TestEventsAreBounded(t *testing.T) {
-	g := &Gossip{events: make(chan PeerEvent, eventsBuffer)}
+	g := &Gossip{peers: map[string]Peer{}, events: make(chan PeerEvent, eventsBuffer)}
 	for i := range eventsBuffer + 5 {
 		g.notify(PeerEventKind(i%2), &memberlist.Node{Name: "x"})
 	}

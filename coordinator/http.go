@@ -16,7 +16,7 @@ import (
 func (c *Coordinator) newHTTP(build string) *http.Server {
 	registry := prometheus.NewRegistry()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "lift_build_info", Help: "1; the build is in the labels.",
-		ConstLabels: prometheus.Labels{"version": build, "goversion": runtime.Version(), "role": string(RoleCoordinator)}})
+		ConstLabels: prometheus.Labels{"version": build, "go_version": runtime.Version(), "role": string(RoleCoordinator)}})
 	info.Set(1)
 	registry.MustRegister(info, collector{c}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()

@@ -306,6 +306,14 @@ func (r *run) absent() string {
 	return strings.Join(names, ", ")
 }
 
+// isOver says whether a node has told that its part of the run is over, so that its silence is no news.
+func (r *run) isOver(node string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.members[node]
+	return m != nil && (m.state == left || m.state == done)
+}
+
 // result is the outcome so far.
 func (r *run) result() Outcome {
 	r.mu.Lock()

@@ -90,7 +90,7 @@ func readIndex(dir string) (*index, error) {
 	}
 	x, err := parseIndex(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; pack the set again", file, err)
+		return nil, fmt.Errorf("%s: %w; %s", file, err, packAgain)
 	}
 	return x, nil
 }

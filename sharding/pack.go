@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -50,32 +51,78 @@ func Pack(ctx context.Context, src *Dataset, dir string, samplesPerShard int) (e
 	if err := checkUnique(src.samples); err != nil {
 		return err
 	}
-	parent, base := filepath.Split(dir)
-	if err := os.MkdirAll(filepath.Join(parent, "."), 0o777); err != nil {
-		return err
-	}
-	tmp, err := os.MkdirTemp(filepath.Join(parent, "."), "."+base+".packing-")
+	tmp, err := newPackDir(dir)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil { // MkdirTemp's is 0700
-		return err
-	}
-	p := &packer{src: src, dir: tmp}
+	defer tmp.Close()
+	defer os.RemoveAll(tmp.Name())
+	p := &packer{src: src, dir: tmp.Name()}
 	p.index.header = indexHeader{Samples: src.Len(), Classes: src.classes,
 		Digest: hex.EncodeToString(src.digest[:]), Source: hex.EncodeToString(source[:])}
 	p.index.samples = src.samples
 	if err := p.write(ctx, samplesPerShard); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, dir); err != nil {
+	if err := os.Rename(tmp.Name(), dir); err != nil {
 		if _, statErr := os.Stat(dir); statErr == nil { // another packer was first
 			return checkPacked(dir, source)
 		}
 		return err
 	}
 	return syncPath(filepath.Dir(dir))
+}
+
+// packDirAge is how long a packing directory that nobody holds is left alone: its packer may be about to take it.
+const packDirAge = time.Minute
+
+// newPackDir makes the directory beside dir in which dir is packed, and removes those of packers that were killed. Its packer holds it by a
+// lock, which the kernel releases with the process.
+func newPackDir(dir string) (*os.File, error) {
+	parent, base := filepath.Dir(dir), filepath.Base(dir)
+	if err := os.MkdirAll(parent, 0o777); err != nil {
+		return nil, err
+	}
+	pattern := "." + base + ".packing-"
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), pattern) {
+			if err := removeAbandoned(filepath.Join(parent, e.Name())); err != nil {
+				return nil, err
+			}
+		}
+	}
+	name, err := os.MkdirTemp(parent, pattern)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(name))
+	}
+	// A file system without locks gives an error, and keeps what a killed packer leaves.
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	return f, f.Chmod(0o755) // MkdirTemp's is 0700
+}
+
+// removeAbandoned removes a packing directory whose packer is gone.
+func removeAbandoned(dir string) error {
+	f, err := os.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // its packer has just finished
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || time.Since(info.ModTime()) < packDirAge || syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
 }
 
 // checkPacked accepts a directory that holds a packing of that source.

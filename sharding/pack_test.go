@@ -13,7 +13,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // packed packs a source of n images into a new directory.
@@ -320,4 +322,39 @@ func FuzzTar(f *testing.F) {
 			t.Fatalf("%d bytes pass for a tar of %d", len(b), len(data))
 		}
 	})
+}
+
+// A packer that was killed leaves a directory that the next one removes; one still at work keeps its own.
+func TestPackRemovesAbandoned(t *testing.T) {
+	parent := t.TempDir()
+	old := time.Now().Add(-time.Hour)
+	abandoned, held, fresh := filepath.Join(parent, ".set.packing-1"), filepath.Join(parent, ".set.packing-2"), filepath.Join(parent, ".set.packing-3")
+	for _, dir := range []string{abandoned, held, fresh} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{abandoned, held} {
+		if err := os.Chtimes(dir, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := newPackDir(filepath.Join(parent, "set"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	for path, want := range map[string]bool{abandoned: false, held: true, fresh: true, dir.Name(): true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: there %v, wanted %v", path, err == nil, want)
+		}
+	}
 }

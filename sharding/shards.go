@@ -12,8 +12,11 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// packAgain is what to do about a packed set that is not as Pack left it.
+const packAgain = "remove the directory and pack the set again"
+
 // errChecksum is returned for an image whose bytes are not those that were packed.
-var errChecksum = errors.New("checksum mismatch: the shard is damaged; pack the set again")
+var errChecksum = errors.New("checksum mismatch: the shard is damaged; " + packAgain)
 
 // shardStore reads images out of tar shards, which it keeps open.
 type shardStore struct {
@@ -45,11 +48,11 @@ func openShards(dir string) (*Dataset, error) {
 func openShard(path string, size int64) (*os.File, error) {
 	f, got, err := openRegular(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; %s", err, packAgain)
 	}
 	if got != size {
 		f.Close()
-		return nil, fmt.Errorf("%s has %d bytes, the index says %d: the shard is truncated or replaced; pack the set again", path, got, size)
+		return nil, fmt.Errorf("%s has %d bytes, the index says %d: the shard is truncated or replaced; %s", path, got, size, packAgain)
 	}
 	return f, nil
 }
