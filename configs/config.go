@@ -162,7 +162,7 @@ type Reduce struct {
 type Run struct {
 	// Dir is runs/NAME by default.
 	Dir string `yaml:"dir" kind:"placement"`
-	// CheckpointEvery is the steps between two states; 0: only at the end and when the run is stopped.
+	// CheckpointEvery is the steps between two states, besides those at each epoch's end and when the run stops; 0: only those.
 	CheckpointEvery int `yaml:"checkpoint_every" kind:"placement,shared"`
 	// Keep is how many states are kept.
 	Keep int `yaml:"keep" kind:"placement"`

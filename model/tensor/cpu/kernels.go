@@ -1,0 +1,214 @@
+//go:build cgo
+
+package cpu
+
+/*
+#include <string.h>
+#include "kernels.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"lift/model/tensor"
+)
+
+// Product computes p with oneDNN.
+func (d *Device) Product(p tensor.Product) {
+	if d.err != nil {
+		return
+	}
+	m, k, n, kb := p.A.Rows(), p.A.Cols(), p.B.Cols(), p.B.Rows()
+	if p.TransA {
+		m, k = k, m
+	}
+	if p.TransB {
+		n, kb = kb, n
+	}
+	if k != kb || p.C.Rows() != m || p.C.Cols() != n || !p.Bias.IsNone() && p.Bias.Len() != n || !p.Add.IsNone() && p.Add.Len() != m*n ||
+		p.Beta != 0 && !(p.Bias.IsNone() && p.Add.IsNone()) {
+		panic(fmt.Sprintf("cpu: product of %v (transposed: %t) and %v (transposed: %t) into %v, bias %v, add %v",
+			p.A.Dims(), p.TransA, p.B.Dims(), p.TransB, p.C.Dims(), p.Bias.Dims(), p.Add.Dims()))
+	}
+	status := C.lift_product(f32(p.C), f32(p.A), f32(p.B), flag(p.TransA), flag(p.TransB), long(m), long(n), long(k),
+		C.float(p.Beta), f32(p.Bias), f32(p.Add))
+	if status != 0 {
+		d.fail(fmt.Errorf("cpu: oneDNN's sgemm of %d x %d x %d failed with status %d", m, n, k, int(status)))
+	}
+}
+
+// SumRows sums over rows.
+func (d *Device) SumRows(s, x tensor.Tensor, acc bool) {
+	same("SumRows", s.Len(), x.Cols())
+	C.lift_sum_rows(f32(s), f32(x), long(x.Rows()), long(x.Cols()), flag(acc))
+}
+
+// Fill sets all values to c.
+func (d *Device) Fill(y tensor.Tensor, c float32) { C.lift_fill(f32(y), C.float(c), long(y.Len())) }
+
+// Copy copies x to y.
+func (d *Device) Copy(y, x tensor.Tensor) {
+	same("Copy", y.Len(), x.Len())
+	C.memcpy(y.Ptr(), x.Ptr(), C.size_t(x.Bytes()))
+}
+
+// Add adds.
+func (d *Device) Add(y, a, b tensor.Tensor) {
+	same("Add", y.Len(), a.Len(), b.Len())
+	C.lift_add(f32(y), f32(a), f32(b), long(y.Len()))
+}
+
+// Scale multiplies by c.
+func (d *Device) Scale(y, x tensor.Tensor, c float32) {
+	same("Scale", y.Len(), x.Len())
+	C.lift_scale(f32(y), f32(x), C.float(c), long(y.Len()))
+}
+
+// AddScaled is y = a + s b.
+func (d *Device) AddScaled(y, a, b, s tensor.Tensor) {
+	same("AddScaled", y.Len(), b.Len())
+	if !a.IsNone() {
+		same("AddScaled", y.Len(), a.Len())
+	}
+	same("AddScaled", s.Len(), 1)
+	C.lift_add_scaled(f32(y), f32(a), f32(b), f32(s), long(y.Len()))
+}
+
+// Dot is the sum of products.
+func (d *Device) Dot(r, a, b tensor.Tensor, acc bool) {
+	same("Dot", a.Len(), b.Len())
+	same("Dot", r.Len(), 1)
+	C.lift_dot(f32(r), f32(a), f32(b), long(a.Len()), flag(acc))
+}
+
+// ScaleShift scales and shifts each channel.
+func (d *Device) ScaleShift(y, x, scale, shift tensor.Tensor) {
+	same("ScaleShift", y.Len(), x.Len())
+	same("ScaleShift", x.Cols(), scale.Len(), shift.Len())
+	C.lift_scale_shift(f32(y), f32(x), f32(scale), f32(shift), long(x.Rows()), long(x.Cols()))
+}
+
+// ScaleShiftBackward is ScaleShift's.
+func (d *Device) ScaleShiftBackward(dx, dscale, dshift, dy, x, scale tensor.Tensor) {
+	same("ScaleShiftBackward", dy.Cols(), scale.Len())
+	C.lift_scale_shift_backward(f32(dx), f32(dscale), f32(dshift), f32(dy), f32(x), f32(scale), long(dy.Rows()), long(dy.Cols()))
+}
+
+// Activate applies f.
+func (d *Device) Activate(f tensor.Activation, y, x tensor.Tensor) {
+	same("Activate", y.Len(), x.Len())
+	C.lift_activate(C.int(f), f32(y), f32(x), long(y.Len()))
+}
+
+// ActivateBackward is Activate's.
+func (d *Device) ActivateBackward(f tensor.Activation, dx, dy, x tensor.Tensor) {
+	same("ActivateBackward", dx.Len(), dy.Len(), x.Len())
+	C.lift_activate_backward(C.int(f), f32(dx), f32(dy), f32(x), long(dx.Len()))
+}
+
+// LayerNorm normalises rows.
+func (d *Device) LayerNorm(y, stats, x, gain, bias tensor.Tensor, eps float32) {
+	same("LayerNorm", y.Len(), x.Len())
+	same("LayerNorm", x.Cols(), gain.Len(), bias.Len())
+	C.lift_layer_norm(f32(y), f32(stats), f32(x), f32(gain), f32(bias), long(x.Rows()), long(x.Cols()), C.float(eps))
+}
+
+// LayerNormBackward is LayerNorm's.
+func (d *Device) LayerNormBackward(dx, dgain, dbias, dy, x, gain, stats tensor.Tensor, acc bool) {
+	same("LayerNormBackward", dy.Cols(), gain.Len())
+	C.lift_layer_norm_backward(f32(dx), f32(dgain), f32(dbias), f32(dy), f32(x), f32(gain), f32(stats), long(dy.Rows()),
+		long(dy.Cols()), flag(acc))
+}
+
+// NormalizeRows divides rows by their norms.
+func (d *Device) NormalizeRows(y, norms, x tensor.Tensor, eps float32) {
+	same("NormalizeRows", y.Len(), x.Len())
+	C.lift_normalize_rows(f32(y), f32(norms), f32(x), long(x.Rows()), long(x.Cols()), C.float(eps))
+}
+
+// NormalizeRowsBackward is NormalizeRows'.
+func (d *Device) NormalizeRowsBackward(dx, dy, y, norms tensor.Tensor, eps float32) {
+	same("NormalizeRowsBackward", dx.Len(), dy.Len(), y.Len())
+	C.lift_normalize_rows_backward(f32(dx), f32(dy), f32(y), f32(norms), long(dy.Rows()), long(dy.Cols()), C.float(eps))
+}
+
+// heads checks h and returns it for C.
+func heads(h tensor.Heads) C.heads_t {
+	if h.Q.Dim(0) != h.KV.Dim(0) || h.Heads < 1 || h.Width%h.Heads != 0 || h.QCol+h.Width > h.Q.Cols() ||
+		h.KCol+h.Width > h.KV.Cols() || h.VCol+h.Width > h.KV.Cols() {
+		panic(fmt.Sprintf("cpu: attention of %v and %v, width %d in %d heads, columns %d, %d, %d", h.Q.Dims(), h.KV.Dims(),
+			h.Width, h.Heads, h.QCol, h.KCol, h.VCol))
+	}
+	return C.heads_t{
+		q: at(h.Q, h.QCol), k: at(h.KV, h.KCol), v: at(h.KV, h.VCol), ldq: long(h.Q.Cols()), ldkv: long(h.KV.Cols()),
+		B: C.int(h.Q.Dim(0)), Tq: C.int(h.Q.Dim(1)), T: C.int(h.KV.Dim(1)), H: C.int(h.Heads), dh: C.int(h.Width / h.Heads),
+	}
+}
+
+// Attention is softmax attention.
+func (d *Device) Attention(out, stats tensor.Tensor, h tensor.Heads) {
+	c := heads(h)
+	if w := d.work(C.lift_attention_scratch(c, 0)); w != nil {
+		C.lift_attention(f32(out), f32(stats), c, w)
+	}
+}
+
+// AttentionBackward is Attention's.
+func (d *Device) AttentionBackward(dq, dkv, dout, out, stats tensor.Tensor, h tensor.Heads) {
+	c := heads(h)
+	if w := d.work(C.lift_attention_scratch(c, 1)); w != nil {
+		C.lift_attention_backward(at(dq, h.QCol), at(dkv, h.KCol), at(dkv, h.VCol), f32(dout), f32(out), f32(stats), c, w)
+	}
+}
+
+// Patches cuts images into patches.
+func (d *Device) Patches(p, img tensor.Tensor, patch int) {
+	b, c, h, w := img.Dim(0), img.Dim(1), img.Dim(2), img.Dim(3)
+	same("Patches", p.Len(), b*c*(h/patch)*(w/patch)*patch*patch)
+	C.lift_patches(f32(p), f32(img), C.int(b), C.int(c), C.int(h), C.int(w), C.int(patch))
+}
+
+// CopyTokens copies or adds tokens.
+func (d *Device) CopyTokens(dst, src tensor.Tensor, to, from, n int, acc bool) {
+	w, stride := dst.Cols(), 0
+	if src.Rank() == 3 {
+		same("CopyTokens", dst.Dim(0), src.Dim(0))
+		stride = src.Dim(1) * w
+	}
+	same("CopyTokens", w, src.Cols())
+	if to < 0 || from < 0 || to+n > dst.Dim(1) || from+n > src.Dim(-2) {
+		panic(fmt.Sprintf("cpu: CopyTokens of %d tokens from %d of %v to %d of %v", n, from, src.Dims(), to, dst.Dims()))
+	}
+	C.lift_copy_tokens(at(dst, to*w), at(src, from*w), C.int(dst.Dim(0)), long(dst.Dim(1)*w), long(stride), long(n*w), flag(acc))
+}
+
+// SumBatch sums tokens over images.
+func (d *Device) SumBatch(s, x tensor.Tensor, from, n int, acc bool) {
+	w := x.Cols()
+	same("SumBatch", s.Len(), n*w)
+	if from < 0 || from+n > x.Dim(1) {
+		panic(fmt.Sprintf("cpu: SumBatch of %d tokens from %d of %v", n, from, x.Dims()))
+	}
+	C.lift_sum_batch(f32(s), at(x, from*w), C.int(x.Dim(0)), long(x.Dim(1)*w), long(n*w), flag(acc))
+}
+
+// SoftmaxCrossEntropy is the loss and its derivative.
+func (d *Device) SoftmaxCrossEntropy(loss, dlogits, logits tensor.Tensor, labels []int32, adjust []float32, scale float32) {
+	same("SoftmaxCrossEntropy", logits.Rows(), len(labels))
+	if adjust != nil {
+		same("SoftmaxCrossEntropy", logits.Cols(), len(adjust))
+	}
+	C.lift_softmax_cross_entropy(f32(loss), f32(dlogits), f32(logits), (*C.int32_t)(unsafe.SliceData(labels)),
+		(*C.float)(unsafe.SliceData(adjust)), long(logits.Rows()), long(logits.Cols()), C.float(scale))
+}
+
+// same panics unless all sizes are equal: shapes are checked before, so a difference is a programming error.
+func same(op string, n int, others ...int) {
+	for _, o := range others {
+		if o != n {
+			panic(fmt.Sprintf("cpu: %s: sizes %d and %v differ", op, n, append([]int(nil), others...)))
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package tensor
+
+// Device holds tensors and computes on them: one CPU core, or one GPU.
+//
+// A device is used from one goroutine. Kernels run in the order of the calls and may run after the call has returned;
+// Download, Sync and Err wait for what was asked before. A kernel that fails makes the device fail: later kernels do
+// nothing and Err says why, so that a step checks once, at its end.
+//
+// Rules of every kernel: results come first, then inputs. A result is assigned, never added to, unless its doc says
+// "+=" or the call has a beta. Tensors of one call do not overlap unless its doc allows it. Bits depend on the values and
+// shapes alone: not on addresses, earlier calls, or the thread. Reductions have a fixed order.
+//
+// Letters: B images of a micro-batch, T tokens, D width, H heads, C classes, M rows, N outputs, K inputs.
+type Device interface {
+	// Name is a readable line: the kind of device and the libraries that decide its bits.
+	Name() string
+	// Alloc returns memory aligned to 64 bytes, of unspecified content. It fails with a clear error when there is none.
+	Alloc(bytes int) (Memory, error)
+	// Free gives back what Alloc returned.
+	Free(m Memory)
+	// Upload copies src into dst, Download copies src into dst. Lengths are equal. src may be reused on return.
+	Upload(dst Tensor, src []float32)
+	Download(dst []float32, src Tensor)
+	// Err waits for all kernels and returns the first failure, if any.
+	Err() error
+	// Close frees the device. Its memory is invalid afterwards.
+	Close() error
+
+	Kernels
+}
+
+// Activation names an elementwise non-linearity.
+type Activation uint8
+
+// The activations of the two families of backbones and of the adapters.
+const (
+	GELU      Activation = iota // x Φ(x), with erf
+	QuickGELU                   // x sigmoid(1.702 x)
+	ReLU                        // max(x, 0); its derivative at 0 is 0
+)
+
+// Product is one matrix product: C = op(A) op(B) + Beta C [+ Bias] [+ Add].
+type Product struct {
+	C              Tensor  // [M, N]
+	A              Tensor  // [M, K], or [K, M] under TransA
+	B              Tensor  // [K, N], or [N, K] under TransB
+	TransA, TransB bool    //
+	Beta           float32 // 0 assigns, 1 accumulates; with 0, C is not read
+	Bias           Tensor  // [N], added to each row; or none. Only with Beta 0
+	Add            Tensor  // [M, N], or none. Only with Beta 0
+}
+
+// Heads says where the queries, keys and values of an attention lie: in columns of two tensors, which may be the same.
+type Heads struct {
+	Q          Tensor // [B, Tq, *]; queries are columns QCol to QCol+D
+	KV         Tensor // [B, T, *]; keys are columns KCol to KCol+D, values VCol to VCol+D
+	QCol       int
+	KCol, VCol int
+	Width      int // D, over all heads
+	Heads      int // H; divides D
+}
+
+// Kernels are the operations that the tape is made of. A later device implements exactly these.
+type Kernels interface {
+	// Product computes p. Tensors of higher rank count as matrices of Rows() x Cols().
+	Product(p Product)
+
+	// SumRows: s[N] = sum over rows of x[M, N], added to s when acc.
+	SumRows(s, x Tensor, acc bool)
+	// Fill: y = c.
+	Fill(y Tensor, c float32)
+	// Copy: y = x. Add: y = a + b (y may be a or b). Scale: y = c x (y may be x).
+	Copy(y, x Tensor)
+	Add(y, a, b Tensor)
+	Scale(y, x Tensor, c float32)
+	// AddScaled: y = a + s[0] b; without a, y = s[0] b. y may be a or b.
+	AddScaled(y, a, b, s Tensor)
+	// Dot: d[1] = sum of a*b, added to d when acc.
+	Dot(d, a, b Tensor, acc bool)
+
+	// ScaleShift: y = x * scale[D] + shift[D]. Backward: dx = dy * scale (dx may be dy, or none), dscale[D] += sum of dy*x and
+	// dshift[D] += sum of dy over rows (either may be none).
+	ScaleShift(y, x, scale, shift Tensor)
+	ScaleShiftBackward(dx, dscale, dshift, dy, x, scale Tensor)
+
+	// Activate: y = f(x). Backward: dx = dy f'(x); dx may be dy.
+	Activate(f Activation, y, x Tensor)
+	ActivateBackward(f Activation, dx, dy, x Tensor)
+
+	// LayerNorm: y = (x - mean) rstd gain[D] + bias[D] for each row, with stats[M, 2] = mean and rstd (none: not kept).
+	// Backward: dx is added to when acc; dgain and dbias (either may be none) are always added to.
+	LayerNorm(y, stats, x, gain, bias Tensor, eps float32)
+	LayerNormBackward(dx, dgain, dbias, dy, x, gain, stats Tensor, acc bool)
+	// NormalizeRows: y = x / max(|x|, eps), with norms[M] = max(|x|, eps). Backward: dx from y and norms;
+	// dx may be dy.
+	NormalizeRows(y, norms, x Tensor, eps float32)
+	NormalizeRowsBackward(dx, dy, y, norms Tensor, eps float32)
+
+	// Attention: out[B, Tq, D] = softmax(q k' / sqrt(D/H)) v for each head, with stats[B, H, Tq, 2] = the largest score and
+	// 1 / the sum of the exponentials (none: not kept). Backward computes the probabilities again from stats; it assigns
+	// the same columns of dq and dkv that h names in Q and KV (which may be one tensor).
+	Attention(out, stats Tensor, h Heads)
+	AttentionBackward(dq, dkv, dout, out, stats Tensor, h Heads)
+
+	// Patches: p[B, n, C*P*P] = the n = (H/P)(W/P) patches of img[B, C, H, W], row by row.
+	Patches(p, img Tensor, patch int)
+	// CopyTokens: dst[b, to+i] = src[b, from+i] for i < n (added when acc) of dst[B, *, D] and src[B, *, D]; a src of rank 2, [*, D],
+	// is the same for each b.
+	CopyTokens(dst, src Tensor, to, from, n int, acc bool)
+	// SumBatch: s[n, D] = sum over b of x[b, from+i] for i < n, added to s when acc. x is [B, *, D].
+	SumBatch(s, x Tensor, from, n int, acc bool)
+
+	// SoftmaxCrossEntropy: loss[1] = sum over rows of logsumexp(z) - z[label], z = logits[M, C] + adjust[C] (nil: none), and
+	// dlogits (or none) = scale * its derivative.
+	SoftmaxCrossEntropy(loss, dlogits, logits Tensor, labels []int32, adjust []float32, scale float32)
+}

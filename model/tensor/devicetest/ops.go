@@ -1,0 +1,283 @@
+package devicetest
+
+import (
+	"fmt"
+	"math"
+
+	"lift/model/tensor"
+)
+
+var none tensor.Tensor
+
+func (s *suite) products() {
+	for _, d := range [][3]int{{1, 1, 1}, {3, 5, 7}, {50, 384, 128}, {197, 8, 96}, {33, 100, 8}, {1, 1000, 64}, {65, 17, 131}, {5, 4, 0}} {
+		for mode := range 8 {
+			s.product(d[0], d[1], d[2], mode)
+		}
+	}
+}
+
+// product checks one shape. The limit is the bound of a sum of k products: (k + 2) roundings of the sum of |a b|.
+func (s *suite) product(m, n, k, mode int) {
+	ta, tb, extra := mode&1 != 0, mode&2 != 0, mode&4 != 0
+	a, av := s.random(m, k)
+	b, bv := s.random(k, n)
+	if ta {
+		a = a.Reshape(k, m)
+	}
+	if tb {
+		b = b.Reshape(n, k)
+	}
+	p := tensor.Product{C: s.poison(m, n), A: a, B: b, TransA: ta, TransB: tb}
+	before, bias, add := make([]float64, m*n), make([]float64, n), make([]float64, m*n)
+	switch {
+	case extra && ta: // accumulate
+		p.C, before = s.random(m, n)
+		p.Beta = 1
+	case extra:
+		p.Bias, bias = s.random(n)
+		if tb {
+			p.Add, add = s.random(m, n)
+		}
+	}
+	s.dev.Product(p)
+	want, limit := make([]float64, m*n), make([]float64, m*n)
+	for i := range want {
+		r, c := i/n, i%n
+		want[i] = before[i] + bias[c] + add[i]
+		sum := math.Abs(before[i]) + math.Abs(bias[c]) + math.Abs(add[i])
+		for l := range k {
+			x, y := r*k+l, l*n+c
+			if ta {
+				x = l*m + r
+			}
+			if tb {
+				y = c*k + l
+			}
+			want[i] += av[x] * bv[y]
+			sum += math.Abs(av[x] * bv[y])
+		}
+		limit[i] = float64(k+2) * 0x1p-24 * sum
+	}
+	s.within(fmt.Sprintf("Product %dx%dx%d, mode %d", m, n, k, mode), p.C, want, func(i int) float64 { return limit[i] })
+}
+
+func (s *suite) elementwise() {
+	for _, n := range []int{1, 15, 16, 17, 257} {
+		a, av := s.random(n)
+		b, bv := s.random(n)
+		c, cv := s.random(1)
+		check := func(what string, f func(y tensor.Tensor), roundings float64, want func(i int) float64) {
+			y, w := s.poison(n), make([]float64, n)
+			f(y)
+			for i := range w {
+				w[i] = want(i)
+			}
+			s.near(fmt.Sprint(what, " of ", n), y, w, roundings)
+		}
+		check("Fill", func(y tensor.Tensor) { s.dev.Fill(y, 2.5) }, 0, func(int) float64 { return 2.5 })
+		check("Copy", func(y tensor.Tensor) { s.dev.Copy(y, a) }, 0, func(i int) float64 { return av[i] })
+		check("Add", func(y tensor.Tensor) { s.dev.Add(y, a, b) }, 1, func(i int) float64 { return av[i] + bv[i] })
+		check("Scale", func(y tensor.Tensor) { s.dev.Scale(y, a, 0.3) }, 1, func(i int) float64 { return av[i] * float64(float32(0.3)) })
+		check("AddScaled", func(y tensor.Tensor) { s.dev.AddScaled(y, a, b, c) }, 4, func(i int) float64 { return av[i] + cv[0]*bv[i] })
+		check("AddScaled to 0", func(y tensor.Tensor) { s.dev.AddScaled(y, none, b, c) }, 1, func(i int) float64 { return cv[0] * bv[i] })
+		y, _ := s.random(n)
+		s.dev.Copy(y, a)
+		s.dev.Add(y, y, b)
+		s.dev.Scale(y, y, 0.5)
+		w := make([]float64, n)
+		for i := range w {
+			w[i] = (av[i] + bv[i]) / 2
+		}
+		s.near("in place", y, w, 2)
+	}
+}
+
+func (s *suite) sums() {
+	for _, d := range [][2]int{{1, 1}, {3, 17}, {197, 40}, {33, 128}} {
+		m, n := d[0], d[1]
+		x, xv := s.random(m, n)
+		for _, acc := range []bool{false, true} {
+			sum, want := s.poison(n), make([]float64, n)
+			if acc {
+				sum, want = s.random(n)
+			}
+			for i, v := range xv {
+				want[i%n] += v
+			}
+			s.dev.SumRows(sum, x, acc)
+			s.near(fmt.Sprint("SumRows ", d), sum, want, float64(m)+2)
+
+			y, yv := s.random(m, n)
+			dot, w := s.poison(1), []float64{0}
+			if acc {
+				dot, w = s.random(1)
+			}
+			size := math.Abs(w[0])
+			for i, v := range xv {
+				w[0] += v * yv[i]
+				size += math.Abs(v * yv[i])
+			}
+			s.dev.Dot(dot, x, y, acc)
+			s.within(fmt.Sprint("Dot ", d), dot, w, func(int) float64 { return float64(m*n+2) * 0x1p-24 * size })
+		}
+	}
+}
+
+func (s *suite) activations() {
+	fs := map[tensor.Activation]func(float64) float64{tensor.GELU: GELU, tensor.QuickGELU: QuickGELU, tensor.ReLU: ReLU}
+	// All magnitudes, both tails, zero and beyond what exp can take.
+	in := []float32{0, 1e-30, -1e-30, 1, -1, 5.5, -5.5, 14, -14, 60, -60, 1e30, -1e30}
+	for i := range 400 {
+		in = append(in, float32(i-200)/32+0.001)
+	}
+	x := s.put(in, 0, len(in))
+	for f, ref := range fs {
+		y, dx := s.poison(len(in)), s.poison(len(in))
+		s.dev.Activate(f, y, x)
+		want, slope := make([]float64, len(in)), make([]float64, len(in))
+		for i, v := range in {
+			want[i] = ref(float64(v))
+			switch {
+			case f == tensor.ReLU || math.Abs(float64(v)) > 50: // Slope would step over the kink, or lose its digits
+				if v > 0 {
+					slope[i] = 1
+				}
+			default:
+				slope[i] = Slope(ref, float64(v))
+			}
+		}
+		// x^2/2 up to 40 is rounded before exp, which takes 4 roundings of its own, in a product of 4 factors.
+		s.within(fmt.Sprint("activation ", f), y, want, func(i int) float64 { return 8*0x1p-24*math.Abs(want[i]) + 4*0x1p-24*min(1, math.Abs(float64(in[i]))) })
+		ones := s.poison(len(in))
+		s.dev.Fill(ones, 1)
+		s.dev.ActivateBackward(f, dx, ones, x)
+		s.within(fmt.Sprint("slope of activation ", f), dx, slope, func(int) float64 { return 12 * 0x1p-24 })
+		s.dev.ActivateBackward(f, ones, ones, x) // in place
+		for i, v := range s.get(ones) {
+			if v != s.get(dx)[i] {
+				s.Errorf("activation %d in place: value %d is %g, not %g", f, i, v, s.get(dx)[i])
+				break
+			}
+		}
+	}
+}
+
+func (s *suite) scaleShift() {
+	const m, d = 67, 37
+	x, xv := s.random(m, d)
+	scale, sv := s.random(d)
+	shift, bv := s.random(d)
+	dy, gv := s.random(m, d)
+	y := s.poison(m, d)
+	s.dev.ScaleShift(y, x, scale, shift)
+	want, wdx := make([]float64, m*d), make([]float64, m*d)
+	dscale, wscale := s.random(d)
+	dshift, wshift := s.random(d)
+	for i := range want {
+		want[i] = xv[i]*sv[i%d] + bv[i%d]
+		wdx[i] = gv[i] * sv[i%d]
+		wscale[i%d] += gv[i] * xv[i]
+		wshift[i%d] += gv[i]
+	}
+	s.near("ScaleShift", y, want, 2)
+	dx := s.poison(m, d)
+	s.dev.ScaleShiftBackward(dx, dscale, dshift, dy, x, scale)
+	s.near("dx", dx, wdx, 1)
+	s.near("dscale", dscale, wscale, m)
+	s.near("dshift", dshift, wshift, m)
+}
+
+func (s *suite) layerNorm() {
+	for _, d := range [][2]int{{1, 3}, {5, 16}, {70, 129}, {4, 768}} {
+		m, n := d[0], d[1]
+		x, xv := s.random(m, n)
+		gain, gv := s.random(n)
+		bias, bv := s.random(n)
+		dy, dv := s.random(m, n)
+		y, stats := s.poison(m, n), s.poison(m, 2)
+		s.dev.LayerNorm(y, stats, x, gain, bias, 1e-5)
+		roundings := 12 + math.Sqrt(float64(n))*4
+		s.near(fmt.Sprint("LayerNorm ", d), y, LayerNorm(xv, gv, bv, n, 1e-5), roundings)
+		wx, wg, wb := layerNormBackward(dv, xv, gv, n, 1e-5)
+		dx, dgain, dbias := s.poison(m, n), s.poison(n), s.poison(n)
+		s.dev.Fill(dgain, 0)
+		s.dev.Fill(dbias, 0)
+		s.dev.LayerNormBackward(dx, dgain, dbias, dy, x, gain, stats, false)
+		s.near(fmt.Sprint("dx ", d), dx, wx, 4*roundings)
+		s.near(fmt.Sprint("dgain ", d), dgain, wg, float64(m)+roundings)
+		s.near(fmt.Sprint("dbias ", d), dbias, wb, float64(m))
+		s.dev.LayerNormBackward(dx, none, dbias, dy, x, gain, stats, true)
+		s.near(fmt.Sprint("dx twice ", d), dx, scaled(wx, 2), 4*roundings)
+		s.near(fmt.Sprint("dbias twice ", d), dbias, scaled(wb, 2), 2*float64(m))
+	}
+}
+
+// layerNormBackward is the derivative written out; Gradient checks it in the package's own test.
+func layerNormBackward(dy, x, gain []float64, d int, eps float64) (dx, dgain, dbias []float64) {
+	dx, dgain, dbias = make([]float64, len(x)), make([]float64, d), make([]float64, d)
+	unit, zero := make([]float64, d), make([]float64, d)
+	for i := range unit {
+		unit[i] = 1
+	}
+	h := LayerNorm(x, unit, zero, d, eps)
+	for r := 0; r < len(x); r += d {
+		mean, sq, mg, mgh := 0.0, 0.0, 0.0, 0.0
+		for i := range d {
+			mean += x[r+i] / float64(d)
+		}
+		for i := range d {
+			sq += (x[r+i] - mean) * (x[r+i] - mean) / float64(d)
+			g := dy[r+i] * gain[i]
+			mg += g / float64(d)
+			mgh += g * h[r+i] / float64(d)
+			dgain[i] += dy[r+i] * h[r+i]
+			dbias[i] += dy[r+i]
+		}
+		for i := range d {
+			dx[r+i] = (dy[r+i]*gain[i] - mg - h[r+i]*mgh) / math.Sqrt(sq+eps)
+		}
+	}
+	return dx, dgain, dbias
+}
+
+func scaled(x []float64, c float64) []float64 {
+	y := make([]float64, len(x))
+	for i := range x {
+		y[i] = c * x[i]
+	}
+	return y
+}
+
+func (s *suite) normalizeRows() {
+	for _, d := range [][2]int{{1, 1}, {9, 33}, {3, 768}} {
+		m, n := d[0], d[1]
+		x, xv := s.random(m, n)
+		dy, dv := s.random(m, n)
+		y, norms, dx := s.poison(m, n), s.poison(m), s.poison(m, n)
+		s.dev.NormalizeRows(y, norms, x, 1e-12)
+		want := NormalizeRows(xv, n, 1e-12)
+		s.near(fmt.Sprint("NormalizeRows ", d), y, want, 8+math.Sqrt(float64(n)))
+		wdx := make([]float64, m*n)
+		for r := range m {
+			sq, along := 0.0, 0.0
+			for i := r * n; i < (r+1)*n; i++ {
+				sq += xv[i] * xv[i]
+				along += want[i] * dv[i]
+			}
+			for i := r * n; i < (r+1)*n; i++ {
+				wdx[i] = (dv[i] - want[i]*along) / math.Sqrt(sq)
+			}
+		}
+		s.dev.NormalizeRowsBackward(dx, dy, y, norms, 1e-12)
+		top := 0.0 // of the terms: they cancel when n is 1
+		for i := range dv {
+			top = math.Max(top, math.Abs(dv[i]/(xv[i/n*n]+1e-3)))
+		}
+		s.within(fmt.Sprint("dx ", d), dx, wdx, func(int) float64 { return (16 + float64(n)) * 0x1p-24 * max(1, top) })
+	}
+	zero := s.put(make([]float32, 3), 0, 1, 3)
+	y, norms := s.poison(1, 3), s.poison(1)
+	s.dev.NormalizeRows(y, norms, zero, 1e-12)
+	s.near("a zero row", y, []float64{0, 0, 0}, 0)
+}
