@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package allreduce
+
+func allKernels() []kernelSet { return []kernelSet{goKernels} }
