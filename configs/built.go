@@ -39,7 +39,9 @@ func (c *Config) NotBuilt() []string {
 		name string
 		Source
 	}{{"train", c.Data.Train}, {"test", c.Data.Test}, {"val", c.Data.Val}} {
-		lacks("data."+split.name+".format", split.Format, "idx", "list", "folder", "shards", "")
+		if split.Format != "" {
+			lacks("data."+split.name+".format", split.Format, "idx", "list", "folder", "shards")
+		}
 	}
 	if c.Data.Imbalance != nil {
 		missing = append(missing, "data.imbalance: making a long tail is not built yet (give a long-tailed set and null)")
@@ -72,22 +74,6 @@ var (
 // slash between them, not ending like a file of weights. A directory of that form is written ./dir/name.
 func (m *Model) HubName() (name string, ok bool) {
 	return m.Backbone, hubName.MatchString(m.Backbone) && !slices.Contains(weightFiles, path.Ext(m.Backbone))
-}
-
-// Range is the blocks from (inclusive) to (exclusive) that p selects of a backbone of that many layers.
-func (p Partial) Range(layers int) (from, to int, err error) {
-	switch len(p) {
-	case 0:
-		return 0, layers, nil
-	case 1:
-		from, to = layers-p[0], layers
-	default:
-		from, to = p[0], p[1]
-	}
-	if from < 0 || to > layers || from >= to {
-		return 0, 0, fmt.Errorf("peft.partial: %s does not fit a backbone of %d blocks", p, layers)
-	}
-	return from, to, nil
 }
 
 // String is p as YAML writes it.

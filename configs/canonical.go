@@ -51,9 +51,6 @@ func (d Duration) String() string { return time.Duration(d).String() }
 // adapters' metadata take. Text stands as it is, a number in its shortest form, a list as [a,b], nothing as null.
 func (c *Config) ResultKeys() []byte { return c.lines(func(k key) bool { return k.result }) }
 
-// ResultDigest is the sha256 of ResultKeys in lower-case hex.
-func (c *Config) ResultDigest() string { return hexDigest(c.ResultKeys()) }
-
 // AgreedKeys are the keys that all nodes of a run must agree on, in the form of ResultKeys: the result keys and the shared
 // placement keys.
 func (c *Config) AgreedKeys() []byte {
@@ -61,10 +58,8 @@ func (c *Config) AgreedKeys() []byte {
 }
 
 // AgreedDigest is the sha256 of AgreedKeys in lower-case hex.
-func (c *Config) AgreedDigest() string { return hexDigest(c.AgreedKeys()) }
-
-func hexDigest(b []byte) string {
-	sum := sha256.Sum256(b)
+func (c *Config) AgreedDigest() string {
+	sum := sha256.Sum256(c.AgreedKeys())
 	return hex.EncodeToString(sum[:])
 }
 

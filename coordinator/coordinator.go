@@ -82,13 +82,13 @@ func New(cfg *configs.Config, o Options) (*Coordinator, error) {
 
 // open takes every address. On an error some may be taken.
 func (c *Coordinator) open(build string) (err error) {
-	if c.rpc, err = listen("coordinator.addr", c.cfg.Coordinator.Addr); err != nil {
+	if c.rpc, err = Listen("coordinator.addr", c.cfg.Coordinator.Addr); err != nil {
 		return err
 	}
 	c.grpc = grpc.NewServer(serverOptions()...)
 	liftpb.RegisterCoordinatorServer(c.grpc, &service{run: c.run})
 	if c.cfg.Coordinator.MetricsAddr != "" {
-		if c.metrics, err = listen("coordinator.metrics_addr", c.cfg.Coordinator.MetricsAddr); err != nil {
+		if c.metrics, err = Listen("coordinator.metrics_addr", c.cfg.Coordinator.MetricsAddr); err != nil {
 			return err
 		}
 		c.http = c.newHTTP(build)
@@ -101,8 +101,8 @@ func (c *Coordinator) open(build string) (err error) {
 	return nil
 }
 
-// listen opens the address that a key names.
-func listen(key, addr string) (net.Listener, error) {
+// Listen opens the loopback address (host:port; port 0: any free one) that a config key gives; errors begin with the key.
+func Listen(key, addr string) (net.Listener, error) {
 	if err := configs.CheckLoopback(addr); err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}

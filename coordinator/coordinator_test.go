@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
 	"net"
@@ -77,6 +78,10 @@ func TestStateFile(t *testing.T) {
 	}
 	if d, _, err := resume(dir, ended.Agreed); err != nil || d.RunID == ended.RunID || d.Generation != 0 {
 		t.Errorf("after the end comes %+v, %v; want a new run", d, err)
+	}
+	// A coordinator was killed while it wrote, and longer text than this was on its way.
+	if err := os.WriteFile(filepath.Join(dir, stateFile+".partial"), bytes.Repeat([]byte("x"), 1000), 0o644); err != nil {
+		t.Fatal(err)
 	}
 	crashed := durable{RunID: "old", Generation: 4, Agreed: s.cfg.AgreedDigest()}
 	if err := crashed.write(dir); err != nil {

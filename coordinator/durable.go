@@ -61,7 +61,8 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// write puts d into dir: to a temporary file, synced, renamed.
+// write puts d into dir: to a temporary file, synced, renamed. The file's name is always the same one, for only the holder of dir's lock
+// writes it: a coordinator that is killed leaves nothing that the next one does not take away.
 func (d durable) write(dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -70,7 +71,7 @@ func (d durable) write(dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, stateFile+".*")
+	f, err := os.OpenFile(filepath.Join(dir, stateFile+".partial"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func (d durable) write(dir string) (err error) {
 		}
 	}()
 	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if err = os.Rename(f.Name(), filepath.Join(dir, stateFile)); err != nil {

@@ -185,7 +185,8 @@ func (g *Gossip) Coordinator(ctx context.Context) (string, error) {
 func (g *Gossip) notFound(ctx context.Context, last error) error {
 	where := strings.Join(g.config.Join, ", ")
 	if last != nil {
-		return fmt.Errorf("no coordinator answers at %s: is it running, and is this its gossip address? %w", where, errors.Join(ctx.Err(), last))
+		oneLine := strings.Join(strings.Fields(last.Error()), " ") // memberlist's are a list
+		return fmt.Errorf("no coordinator answers at %s: is it running, and is this its gossip address? %s (%w)", where, oneLine, ctx.Err())
 	}
 	return fmt.Errorf("%s answers, but knows no coordinator: %w", where, ctx.Err())
 }

@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"bytes"
 	"fmt"
 	"regexp"
 	"strings"
@@ -101,19 +100,16 @@ func orNone(s string) string {
 // configDifference names the keys in which the node's config differs from the run's.
 func configDifference(q *liftpb.JoinRequest, cfg *configs.Config) string {
 	const shown = 8
-	mine, theirs := keyValues(q.GetConfigKeys()), keyValues(cfg.AgreedKeys())
 	var diff []string
-	for _, k := range theirs.order {
-		if v, ok := mine.values[k]; !ok {
-			diff = append(diff, fmt.Sprintf("%s is unknown on %s and %s in the run", k, q.GetNode(), theirs.values[k]))
-		} else if v != theirs.values[k] {
-			diff = append(diff, fmt.Sprintf("%s is %s on %s and %s in the run", k, v, q.GetNode(), theirs.values[k]))
+	for _, d := range configs.Differences(q.GetConfigKeys(), cfg.AgreedKeys()) {
+		mine, theirs := "unknown", "unknown"
+		if d.InA {
+			mine = orNone(d.A)
 		}
-	}
-	for _, k := range mine.order {
-		if _, ok := theirs.values[k]; !ok {
-			diff = append(diff, fmt.Sprintf("%s is %s on %s and unknown in the run", k, mine.values[k], q.GetNode()))
+		if d.InB {
+			theirs = orNone(d.B)
 		}
+		diff = append(diff, fmt.Sprintf("%s is %s on %s and %s in the run", d.Key, mine, q.GetNode(), theirs))
 	}
 	if len(diff) == 0 {
 		diff = []string{fmt.Sprintf("its digest is %s on %s and %s in the run", orNone(q.GetConfigDigest()), q.GetNode(), cfg.AgreedDigest())}
@@ -122,22 +118,4 @@ func configDifference(q *liftpb.JoinRequest, cfg *configs.Config) string {
 		diff = append(diff[:shown], fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(diff, ", ")
-}
-
-// keyValueLines are lines key=value.
-type keyValueLines struct {
-	order  []string
-	values map[string]string
-}
-
-func keyValues(text []byte) keyValueLines {
-	kv := keyValueLines{values: map[string]string{}}
-	for line := range bytes.Lines(text) {
-		k, v, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), "=")
-		if _, twice := kv.values[k]; !twice {
-			kv.order = append(kv.order, k)
-		}
-		kv.values[k] = v
-	}
-	return kv
 }

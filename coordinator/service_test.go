@@ -51,7 +51,7 @@ func TestRunOfTwoNodes(t *testing.T) {
 
 // TestRefusals: each difference is refused with both values and the node's name, and harms nobody.
 func TestRefusals(t *testing.T) {
-	s := serve(t, "coordinator.nodes=2")
+	s := serve(t, "coordinator.nodes=2", "eval.every_epochs=0")
 	first := s.mustJoin("first")
 	other := testConfig(t, "train.seed=7", "eval.every_epochs=2", "coordinator.nodes=5")
 	for name, c := range map[string]struct {

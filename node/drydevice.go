@@ -1,0 +1,65 @@
+package node
+
+import (
+	"unsafe"
+
+	"lift/model/tensor"
+)
+
+// dryDevice computes nothing: a network stepped on it takes the memory that a real step would, so that its size is known before a run.
+// The memory is never touched, so it costs address space only.
+type dryDevice struct {
+	held map[unsafe.Pointer][]byte
+}
+
+var _ tensor.Device = (*dryDevice)(nil)
+
+func newDryDevice() *dryDevice { return &dryDevice{held: map[unsafe.Pointer][]byte{}} }
+
+// Name implements tensor.Device.
+func (d *dryDevice) Name() string { return "dry: computes nothing" }
+
+// Alloc implements tensor.Device.
+func (d *dryDevice) Alloc(bytes int) (tensor.Memory, error) {
+	b := make([]byte, max(bytes, 1))
+	p := unsafe.Pointer(unsafe.SliceData(b))
+	d.held[p] = b
+	return tensor.Memory{Ptr: p, Bytes: bytes, Host: true}, nil
+}
+
+// Free implements tensor.Device.
+func (d *dryDevice) Free(m tensor.Memory) { delete(d.held, m.Ptr) }
+
+// Err implements tensor.Device.
+func (d *dryDevice) Err() error { return nil }
+
+// Close implements tensor.Device.
+func (d *dryDevice) Close() error { clear(d.held); return nil }
+
+// The rest of tensor.Device does nothing.
+
+func (*dryDevice) Upload(tensor.Tensor, []float32)                               {}
+func (*dryDevice) Download([]float32, tensor.Tensor)                             {}
+func (*dryDevice) Product(tensor.Product)                                        {}
+func (*dryDevice) SumRows(_, _ tensor.Tensor, _ bool)                            {}
+func (*dryDevice) Fill(tensor.Tensor, float32)                                   {}
+func (*dryDevice) Copy(_, _ tensor.Tensor)                                       {}
+func (*dryDevice) Add(_, _, _ tensor.Tensor)                                     {}
+func (*dryDevice) Scale(_, _ tensor.Tensor, _ float32)                           {}
+func (*dryDevice) AddScaled(_, _, _, _ tensor.Tensor)                            {}
+func (*dryDevice) Dot(_, _, _ tensor.Tensor, _ bool)                             {}
+func (*dryDevice) ScaleShift(_, _, _, _ tensor.Tensor)                           {}
+func (*dryDevice) ScaleShiftBackward(_, _, _, _, _, _ tensor.Tensor)             {}
+func (*dryDevice) Activate(tensor.Activation, tensor.Tensor, tensor.Tensor)      {}
+func (*dryDevice) ActivateBackward(_ tensor.Activation, _, _, _ tensor.Tensor)   {}
+func (*dryDevice) LayerNorm(_, _, _, _, _ tensor.Tensor, _ float32)              {}
+func (*dryDevice) LayerNormBackward(_, _, _, _, _, _, _ tensor.Tensor, _ bool)   {}
+func (*dryDevice) NormalizeRows(_, _, _ tensor.Tensor, _ float32)                {}
+func (*dryDevice) NormalizeRowsBackward(_, _, _, _ tensor.Tensor, _ float32)     {}
+func (*dryDevice) Attention(_, _ tensor.Tensor, _ tensor.Heads)                  {}
+func (*dryDevice) AttentionBackward(_, _, _, _, _ tensor.Tensor, _ tensor.Heads) {}
+func (*dryDevice) Patches(_, _ tensor.Tensor, _ int)                             {}
+func (*dryDevice) CopyTokens(_, _ tensor.Tensor, _, _, _ int, _ bool)            {}
+func (*dryDevice) SumBatch(_, _ tensor.Tensor, _, _ int, _ bool)                 {}
+func (*dryDevice) SoftmaxCrossEntropy(_, _, _ tensor.Tensor, _ []int32, _ []float32, _ float32) {
+}

@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"os"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"lift/coordinator"
+)
+
+// A coordinator that goes while a node waits for others ends the wait.
+func TestCoordinatorLostWhileWaiting(t *testing.T) {
+	t.Parallel()
+	cfg := withNodes(tinyConfig(t), 2, "run")
+	var c *coordinator.Coordinator
+	nodes := nodesOf(1, 1)
+	nodes[0].joined = func() { c.Close() }
+	out := runClusterWith(t, cfg, nodes, clusterHooks{coordinator: func(started *coordinator.Coordinator) { c = started }})
+	mustSay(t, out.nodes[0], "coordinator went away", "before the first step")
+	mustNotHave(t, cfg)
+}
+
+// However a run ends, nothing of it is left in the process: no goroutine of ours, no open file. The test does not run beside
+// others, whose files and goroutines it would see.
+func TestNothingIsLeft(t *testing.T) {
+	ends := map[string]func(t *testing.T){
+		"finished": func(t *testing.T) {
+			cfg := withNodes(tinyConfig(t, "run.checkpoint_every=1", "eval.every_epochs=1"), 2, "run")
+			runCluster(t, cfg, nodesOf(2, 2), nil).mustFinish(t)
+		},
+		"failed": func(t *testing.T) {
+			cfg := withNodes(longConfig(t, "train.lr=1e6", "train.weight_decay=1e5"), 2, "run")
+			if c := runCluster(t, cfg, nodesOf(2, 1), nil); !c.outcome.Failed {
+				t.Fatal("the run did not fail")
+			}
+		},
+		"stopped": func(t *testing.T) {
+			cfg := withNodes(longConfig(t), 2, "run")
+			reached := make(chan struct{})
+			nodes := nodesOf(2, 1)
+			nodes[0].committed = func(step uint64, _ string) {
+				if step == 3 {
+					close(reached)
+				}
+			}
+			runCluster(t, cfg, nodes, func(ctx context.Context, askToStop func()) {
+				<-reached
+				askToStop()
+			})
+		},
+		"refused": func(t *testing.T) {
+			cfg := tinyConfig(t)
+			if c := runCluster(t, cfg, []Options{{Devices: 1, Build: "other"}}, nil); c.nodes[0] == nil {
+				t.Fatal("the node was not refused")
+			}
+		},
+		"evaluated": func(t *testing.T) {
+			cfg := tinyConfig(t)
+			runOnce(t, cfg, "run")
+			if _, err := Evaluate(t.Context(), cfg, withNodes(cfg, 1, "run").Run.Dir+"/"+adaptersFile, nil); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+	for name, end := range ends {
+		end(t) // what a process opens once and keeps
+		before := openFiles(t)
+		end(t)
+		if after := openFiles(t); after > before {
+			t.Errorf("%s: %d open files became %d", name, before, after)
+		}
+		for _, stack := range ourGoroutines() {
+			t.Errorf("%s: a goroutine is left:\n%s", name, stack)
+		}
+	}
+}
+
+// openFiles is the number of this process's open files that are no sockets: those of gRPC's connections end in their own time.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("no /proc:", err)
+	}
+	n := 0
+	for _, e := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
+}
+
+var ourFrame = regexp.MustCompile(`(?m)^(created by )?lift/`)
+
+// ourGoroutines are the stacks of the goroutines that run, or were started by, our code; the test's own are left out.
+func ourGoroutines() []string {
+	text := make([]byte, 4<<20)
+	text = text[:runtime.Stack(text, true)]
+	var ours []string
+	for _, stack := range strings.Split(string(text), "\n\n") {
+		if ourFrame.MatchString(stack) && !strings.Contains(stack, "testing.tRunner") {
+			ours = append(ours, stack)
+		}
+	}
+	return ours
+}

@@ -1,0 +1,240 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"lift/allreduce"
+	"lift/coordinator/liftpb"
+	"lift/model/optim"
+	"lift/sharding"
+)
+
+// The first tensor of the all-reduce layout is ours: it carries what the nodes tell each other in every step. It is the first, so that
+// it travels in the last bucket: a micro-batch's loss is known to this package when its backward is over.
+const (
+	tensorStep   = 0 // [stepValues]
+	firstParam   = 1 // parameter i is tensor firstParam+i
+	valueLoss    = 0 // sum over the micro-batches of loss / divisor: the batch's mean loss
+	valueStop    = 1 // above 0 when a node wants to stop after this step
+	stepValues   = 2
+	progressRate = 100 * time.Millisecond // progress is reported at most this often
+)
+
+// StepError says where in a run something failed. Step and MicroBatch count from 0.
+type StepError struct {
+	Step       uint64
+	MicroBatch int
+	Tensor     string // name of the tensor concerned; empty when it is not about one
+	Err        error
+}
+
+func (e *StepError) Error() string {
+	where := fmt.Sprintf("step %d, micro-batch %d", e.Step, e.MicroBatch)
+	if e.Tensor != "" {
+		where += ", tensor " + e.Tensor
+	}
+	return where + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// outcome is what all nodes know of a step after its commit.
+type outcome struct {
+	loss float64 // mean over the batch's samples
+	stop bool    // a node asked to stop
+}
+
+// step computes this node's micro-batches of a step, waits until the batch's sums are complete and agreed on, and only then updates
+// the parameters: on an error nothing has changed.
+func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
+	began := time.Now()
+	mine := t.feed.assigned(step)
+	total := t.schedule.MicroBatches(step)
+	exposed := t.reducer.Stats().Exposed
+	if err := t.reducer.Begin(step, len(mine), total); err != nil {
+		return outcome{}, fmt.Errorf("step %d: %w", step, err)
+	}
+	if len(mine) == 0 {
+		t.voteByWord(ctx)
+	}
+	divisor := t.bench.divisor(t.schedule, step)
+	pending := t.feed.take(step)
+	err := t.pool.each(ctx, len(mine), func(d *device, i int) error {
+		return t.microBatch(ctx, d, step, mine[i], pending[i], divisor)
+	})
+	if err != nil {
+		t.reducer.Abort(err)
+		t.feed.drop(pending)
+		return outcome{}, err
+	}
+	if err := t.reducer.Wait(ctx); err != nil {
+		return outcome{}, fmt.Errorf("step %d: %w", step, err)
+	}
+	t.clock.add(phaseExposed, t.reducer.Stats().Exposed-exposed)
+	out, err := t.update(ctx, step)
+	if err != nil {
+		return outcome{}, err
+	}
+	t.committed = step + 1
+	t.meters.stepSeconds.Observe(time.Since(began).Seconds())
+	return out, nil
+}
+
+// microBatch is what a device does with micro-batch k: wait for it, compute it, and add its gradients, loss and vote to the sums.
+func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k int, pending *sharding.Pending, divisor float64) error {
+	fail := func(tensor string, err error) error {
+		return &StepError{Step: step, MicroBatch: k, Tensor: tensor, Err: err}
+	}
+	start := time.Now()
+	batch, err := pending.Wait(ctx)
+	if err != nil {
+		return fail("", err)
+	}
+	defer batch.Release()
+	t.clock.since(phaseData, start)
+
+	before := d.net.Seconds()
+	var addErr error
+	loss, err := d.net.Step(batch.Images, batch.Labels, divisor, func(i int, grad []float32) {
+		if addErr == nil {
+			addErr = t.reducer.Add(firstParam+i, grad)
+		}
+	})
+	if addErr != nil {
+		return fail(t.tensorOf(addErr), advise(addErr, step))
+	}
+	if err != nil {
+		return fail("", err)
+	}
+	after := d.net.Seconds()
+	t.clock.add(phaseForward, after.Forward-before.Forward)
+	t.clock.add(phaseBackward, after.Backward-before.Backward)
+
+	values := [stepValues]float32{valueLoss: float32(loss / divisor)}
+	if t.wantsStop(step) {
+		values[valueStop] = 1
+	}
+	if err := t.reducer.Add(tensorStep, values[:]); err != nil {
+		return fail("", fmt.Errorf("its loss is %g: %s: %w", values[valueLoss], remedy(step), err))
+	}
+	t.meters.images.Add(float64(len(batch.Labels)))
+	t.computed.Add(int64(len(batch.Labels)))
+	return nil
+}
+
+// wantsStop says whether this node votes for the run to stop after the step.
+func (t *trainer) wantsStop(step uint64) bool {
+	return t.session.stopping.Load() || step+1 >= t.lastStep
+}
+
+// voteByWord is the vote of a node that has no micro-batch to add it to: it tells the coordinator that it leaves, which asks the others
+// to stop, and they vote.
+func (t *trainer) voteByWord(ctx context.Context) {
+	if !t.session.stopping.Load() || t.saidLeaving {
+		return
+	}
+	t.saidLeaving = true
+	left := &liftpb.Left{CommittedStep: t.committed, Reason: t.session.reasonToLeave()}
+	if err := t.session.report(ctx, &liftpb.ReportRequest{Report: &liftpb.ReportRequest_Left{Left: left}}); err != nil {
+		t.log.Warn("the coordinator does not know that this node wants to leave", "error", err)
+	}
+}
+
+// update turns the step's sums into new parameters, the tensors dealt to the devices by size.
+func (t *trainer) update(ctx context.Context, step uint64) (outcome, error) {
+	start := time.Now()
+	defer t.clock.since(phaseUpdate, start)
+	c := t.cfg.Train
+	lr := float32(t.learningRate(step))
+	// An update that has begun is finished: all of a node's tensors have seen a step, or none.
+	err := t.pool.each(context.WithoutCancel(ctx), len(t.updateGroups), func(_ *device, g int) error {
+		for _, i := range t.updateGroups[g] {
+			grad, err := t.reducer.View(step, firstParam+i)
+			if err != nil {
+				return fmt.Errorf("step %d, %s: %w", step, t.params.Names()[i], err)
+			}
+			t.params.Update(i, grad, lr, float32(c.Momentum), float32(c.WeightDecay))
+		}
+		return nil
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	values, err := t.reducer.View(step, tensorStep)
+	if err != nil {
+		return outcome{}, fmt.Errorf("step %d: %w", step, err)
+	}
+	return outcome{loss: float64(values[valueLoss]), stop: values[valueStop] > 0}, nil
+}
+
+// learningRate is the rate of a step: the cosine schedule knows epochs only.
+func (t *trainer) learningRate(step uint64) float64 {
+	return optim.CosineLR(t.cfg.Train.LR, t.schedule.Epoch(step), t.cfg.Train.Epochs)
+}
+
+// tensorOf names the parameter that a *allreduce.ValueError is about.
+func (t *trainer) tensorOf(err error) string {
+	var v *allreduce.ValueError
+	if !errors.As(err, &v) || v.Tensor < firstParam || v.Tensor-firstParam >= t.params.Len() {
+		return ""
+	}
+	return t.params.Names()[v.Tensor-firstParam]
+}
+
+// advise words a gradient that cannot be summed, and says what may help. Other errors pass.
+func advise(err error, step uint64) error {
+	var v *allreduce.ValueError
+	if !errors.As(err, &v) {
+		return err
+	}
+	what := "is beyond what the sum can hold"
+	if v.Value != v.Value || v.Value-v.Value != 0 {
+		what = "is not finite"
+	}
+	return &valueAdvice{fmt.Sprintf("value %d of its gradient is %g, which %s: %s", v.Index, v.Value, what, remedy(step)), err}
+}
+
+// remedy is what may help when numbers run away. Before the first update no learning rate can be to blame.
+func remedy(step uint64) string {
+	if step == 0 {
+		return "no step has been taken yet, so the weights of model.backbone are damaged, or head.scale is far too large"
+	}
+	return "the run has diverged or the weights are damaged; try a lower train.lr"
+}
+
+// valueAdvice is a reworded *allreduce.ValueError.
+type valueAdvice struct {
+	text string
+	err  error
+}
+
+func (e *valueAdvice) Error() string { return e.text }
+func (e *valueAdvice) Unwrap() error { return e.err }
+
+// balance deals items of the given sizes to n groups of nearly equal sums: the largest first, each to the lightest group. Empty
+// groups are left out.
+func balance(sizes []int, n int) [][]int {
+	order := make([]int, len(sizes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(sizes[b], sizes[a]) })
+	groups, sums := make([][]int, n), make([]int, n)
+	for _, i := range order {
+		lightest := 0
+		for g := range sums {
+			if sums[g] < sums[lightest] {
+				lightest = g
+			}
+		}
+		groups[lightest] = append(groups[lightest], i)
+		sums[lightest] += sizes[i]
+	}
+	return slices.DeleteFunc(groups, func(g []int) bool { return len(g) == 0 })
+}
