@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+
+	"lift/node"
+)
+
+var planVerb = verb{
+	name:  "plan",
+	args:  "CONFIG [key=value …]",
+	about: "show what would run: the resolved config, parameters, memory, traffic, who would idle",
+	help:  "Opens the files that the config names, and computes nothing. What keeps the run from starting is listed at the end.",
+	setup: func(f *flag.FlagSet) action {
+		f.Int("nodes", 0, "plan for `N` nodes (coordinator.nodes)")
+		f.Int("devices", 0, "`D` devices a node (node.devices); by default the cores of this host, shared out")
+		asJSON := f.Bool("json", false, "print the plan as JSON")
+		return func(_ context.Context, c call) error {
+			cfg, _, err := loadConfig(c, append(setBy(f, "nodes", "coordinator.nodes"), setBy(f, "devices", "node.devices")...)...)
+			if err != nil {
+				return err
+			}
+			plan, err := node.Plan(cfg, cfg.Coordinator.Nodes, 0)
+			if err != nil {
+				return err
+			}
+			if *asJSON {
+				return writeJSON(c.stdout, struct {
+					Config string           `json:"config"` // as YAML
+					Plan   *node.PlanReport `json:"plan"`
+				}{string(cfg.YAML()), plan})
+			}
+			fmt.Fprintf(c.stdout, "%s\n", cfg.YAML())
+			printPlan(c.stdout, plan)
+			return nil
+		}
+	},
+}
+
+func printPlan(w io.Writer, p *node.PlanReport) {
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-12s "+format+"\n", append([]any{name}, args...)...)
+	}
+	line("run", "%s: %d node(s) of %d device(s)", p.Name, p.Nodes, p.Devices)
+	if p.Backbone != "" {
+		line("backbone", "%s", p.Backbone)
+	}
+	if p.TrainSamples > 0 {
+		line("data", "%d images of %d classes to train, %d to judge", p.TrainSamples, p.Classes, p.EvalSamples)
+		line("steps", "%d: %d epochs of %d, the last batch of an epoch has %d images", p.Steps, p.Epochs, p.StepsPerEpoch, p.LastBatchSamples)
+	}
+	if p.TrainedParameters > 0 {
+		line("parameters", "%d, of which %d are trained", p.Parameters, p.TrainedParameters)
+		m := p.Memory
+		line("memory", "%s a node: weights %s, activations %s, gradients %s, optimizer %s, all-reduce %s, batches %s", mib(m.Total()),
+			mib(m.Weights), mib(m.Activations), mib(m.Gradients), mib(m.Optimizer), mib(m.AllReduce), mib(m.Batches))
+		line("traffic", "about %s sent by each node in a step", mib(p.BytesSentPerStep))
+	}
+	line("work", "%d micro-batches a step; devices busy %.0f %% of the time", p.MicroBatches, 100*p.BusyShare)
+	for _, text := range p.Warnings {
+		line("warning", "%s", text)
+	}
+	for _, text := range p.Problems {
+		line("problem", "%s", text)
+	}
+}
+
+func mib(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }

@@ -1,0 +1,145 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"lift/configs"
+)
+
+// Options of a run on this host.
+type Options struct {
+	// File is the path of the YAML file, Overrides are key=value; both are handed on to the processes as they are.
+	File      string
+	Overrides []string
+	// Config is what they say.
+	Config *configs.Config
+	// JSON prints events on Stdout and nothing else there.
+	JSON bool
+	// Stdout gets the table, or the events; Stderr gets progress and logs.
+	Stdout, Stderr io.Writer
+	// Executable is the lift binary; empty: this one.
+	Executable string
+}
+
+// Waits of the launcher. None of them bounds the training itself.
+const (
+	readyTimeout = 30 * time.Second // coordinator started -> its addresses
+	joinMargin   = 60 * time.Second // beyond coordinator.join_timeout
+	stopGrace    = 2 * time.Minute  // first signal -> killed: a large model's step on a slow host fits in
+	failGrace    = 15 * time.Second // first failure -> the others are killed; the coordinator tells them to go at once
+	endGrace     = 30 * time.Second // run ended -> its processes have
+)
+
+// ErrStopped is in the error of a run that was stopped by a signal before its end; its state is on disk.
+var ErrStopped = errors.New("stopped")
+
+// Train runs the config's training on this host with coordinator.nodes nodes, and returns when all its processes have
+// ended. Its error is the run's first failure.
+func Train(ctx context.Context, o Options) error {
+	if o.Executable == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("finding the lift binary: %w", err)
+		}
+		o.Executable = exe
+	}
+	// Two signals can come in one burst, a third adds nothing.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	s := &supervisor{o: o, cfg: o.Config, spawner: newSpawner(), signals: signals, inbox: make(chan message)}
+	s.show = newDisplay(o)
+	defer s.close()
+	if err := s.run(ctx); err != nil {
+		s.show.event(notice(KindError, err.Error()))
+		return err
+	}
+	return s.show.finish(s.summary, o.Config.Run.Dir)
+}
+
+// run is the life of a run: pack, coordinator, nodes, and then whatever comes in.
+func (s *supervisor) run(ctx context.Context) error {
+	if err := s.pack(ctx); err != nil {
+		return err
+	}
+	coordinatorArgs := append([]string{"coordinator", s.o.File}, s.o.Overrides...)
+	if err := s.add(command{name: "coordinator", args: append(coordinatorArgs, "--json"), onOut: s.eventLine}); err != nil {
+		return err
+	}
+	s.arm(readyTimeout, "the coordinator did not say where it listens")
+	done := ctx.Done()
+	for s.living > 0 {
+		select {
+		case m := <-s.inbox:
+			s.receive(m)
+		case sig := <-s.signals:
+			s.interrupt(sig)
+		case <-done:
+			s.fail(context.Cause(ctx))
+			s.kill()
+			done = nil
+		case <-s.timer():
+			if s.overdue != "" {
+				s.fail(errors.New(s.overdue))
+			}
+			s.kill()
+		}
+	}
+	return s.outcome()
+}
+
+// pack is the first step of a run: the data goes into shards, unless it is there.
+func (s *supervisor) pack(ctx context.Context) error {
+	if s.cfg.Data.Shards == "" {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case sig := <-s.signals:
+			cancel(fmt.Errorf("%w by %v while packing the data; what was packed is thrown away", ErrStopped, sig))
+		case <-ended:
+		}
+	}()
+	args := append([]string{"shard", "pack", s.o.File}, s.o.Overrides...)
+	err := s.spawner.runToEnd(ctx, s.o.Executable, command{name: "pack", args: args, onLog: s.logLine})
+	close(ended)
+	<-watched
+	cancel(nil)
+	return err
+}
+
+// startNodes starts the nodes once the coordinator has said where it is. Without node.devices this host's cores are
+// shared out evenly, at least one a node.
+func (s *supervisor) startNodes(ready *Ready) error {
+	n := s.cfg.Coordinator.Nodes
+	devices := s.cfg.Node.Devices
+	if devices == 0 && s.cfg.Node.Device == "cpu" {
+		devices = max(1, runtime.GOMAXPROCS(0)/n)
+	}
+	for i := range n {
+		args := []string{"node", "--join", ready.GossipAddr, "--name", nodeName(i)}
+		if devices > 0 {
+			args = append(args, "--devices", strconv.Itoa(devices))
+		}
+		if err := s.add(command{name: nodeName(i), args: args}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func nodeName(i int) string { return "node-" + strconv.Itoa(i) }
