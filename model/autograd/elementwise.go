@@ -24,9 +24,6 @@ func addBackward(t *Tape, r *record) {
 	t.pass(r.in[1], r.out)
 }
 
-// AddN is a + b + c.
-func (t *Tape) AddN(a, b, c *Var) *Var { return t.Add(t.Add(a, b), c) }
-
 // AddScaled is a + s b, with s [1].
 func (t *Tape) AddScaled(a, b, s *Var) *Var {
 	av, bv := t.force(a), t.force(b)

@@ -96,15 +96,6 @@ var gradientCases = []gradientCase{
 			}
 			return y
 		}},
-	{name: "AddN", shapes: [][]int{{2, 9}, {2, 9}, {2, 9}}, roundings: 4,
-		op: func(t *Tape, v []*Var) *Var { return t.AddN(v[0], v[1], v[2]) },
-		ref: func(x [][]float64) []float64 {
-			y := make([]float64, len(x[0]))
-			for i := range y {
-				y[i] = x[0][i] + x[1][i] + x[2][i]
-			}
-			return y
-		}},
 	{name: "AddScaled", shapes: [][]int{{2, 37}, {2, 37}, {1}}, roundings: 80,
 		op: func(t *Tape, v []*Var) *Var { return t.AddScaled(v[0], v[1], v[2]) },
 		ref: func(x [][]float64) []float64 {

@@ -76,7 +76,7 @@ func (t NamedTensor) Float32s() ([]float32, error) {
 	return dst, t.CopyFloat32s(dst)
 }
 
-// View returns the values of an aligned F32 tensor as they lie in t.Data; ok is false for any other.
+// view returns the values of an aligned F32 tensor as they lie in t.Data; ok is false for any other.
 func (t NamedTensor) view() (values []float32, ok bool) {
 	if t.DType != F32 {
 		return nil, false
@@ -89,12 +89,6 @@ func (t NamedTensor) view() (values []float32, ok bool) {
 		return nil, false
 	}
 	return unsafe.Slice((*float32)(p), len(t.Data)/4), true
-}
-
-// IsFloat32View reports whether Float32s returns t's own memory rather than a copy.
-func (t NamedTensor) IsFloat32View() bool {
-	_, ok := t.view()
-	return ok
 }
 
 // CopyFloat32s writes the values as float32 into dst, which must hold exactly Len values.

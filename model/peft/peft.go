@@ -98,7 +98,7 @@ func blockRange(layers int, partial []int) (from, to int, err error) {
 		return 0, 0, fmt.Errorf("partial has %d numbers; wanted n or [a, b]", len(partial))
 	}
 	if from < 0 || to > layers || from >= to {
-		return 0, 0, fmt.Errorf("partial %v: blocks %d to %d are not within the %d of the backbone", partial, from, to-1, layers)
+		return 0, 0, fmt.Errorf("partial %v chooses no block, or some beyond the backbone's %d", partial, layers)
 	}
 	return from, to, nil
 }

@@ -3,8 +3,8 @@ package tensor
 // Device holds tensors and computes on them: one CPU core, or one GPU.
 //
 // A device is used from one goroutine. Kernels run in the order of the calls and may run after the call has returned;
-// Download, Sync and Err wait for what was asked before. A kernel that fails makes the device fail: later kernels do
-// nothing and Err says why, so that a step checks once, at its end.
+// Download, Sync and Err wait for what was asked before. A kernel that fails makes the device fail: what it and later
+// kernels leave in their results is unspecified and Err says why, so that a step checks once, at its end.
 //
 // Rules of every kernel: results come first, then inputs. A result is assigned, never added to, unless its doc says
 // "+=" or the call has a beta. Tensors of one call do not overlap unless its doc allows it. Bits depend on the values and

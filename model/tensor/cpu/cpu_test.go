@@ -85,3 +85,49 @@ func TestInfo(t *testing.T) {
 		t.Errorf("Info() = %q", s)
 	}
 }
+
+// Kernels write where their results' sizes say: a wrong one must stop before anything is written beyond its memory.
+func TestWrongSizesPanic(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	d, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var none tensor.Tensor
+	of := func(dims ...int) tensor.Tensor {
+		n := 1
+		for _, dim := range dims {
+			n *= dim
+		}
+		return tensor.FromF32(make([]float32, n), dims...)
+	}
+	x, row, stats := of(2, 3, 12), of(12), of(6, 2)
+	h := tensor.Heads{Q: x, KV: x, KCol: 4, VCol: 8, Width: 4, Heads: 2}
+	out, sums := of(2, 3, 4), of(2, 2, 3, 2)
+	for name, kernel := range map[string]func(){
+		"LayerNorm stats":             func() { d.LayerNorm(x, of(6), x, row, row, 1) },
+		"LayerNormBackward dx":        func() { d.LayerNormBackward(of(5, 12), row, row, x, x, row, stats, false) },
+		"LayerNormBackward dgain":     func() { d.LayerNormBackward(none, of(11), none, x, x, row, stats, false) },
+		"LayerNormBackward stats":     func() { d.LayerNormBackward(x, none, none, x, x, row, of(6), false) },
+		"ScaleShiftBackward dscale":   func() { d.ScaleShiftBackward(x, of(11), row, x, x, row) },
+		"ScaleShiftBackward dx":       func() { d.ScaleShiftBackward(of(12), row, row, x, x, row) },
+		"NormalizeRows norms":         func() { d.NormalizeRows(x, of(5), x, 1) },
+		"NormalizeRowsBackward norms": func() { d.NormalizeRowsBackward(x, x, x, of(5), 1) },
+		"Attention out":               func() { d.Attention(of(2, 3, 3), none, h) },
+		"Attention stats":             func() { d.Attention(out, of(2, 2, 3), h) },
+		"AttentionBackward dq":        func() { d.AttentionBackward(of(2, 3, 4), x, out, out, sums, h) },
+		"AttentionBackward stats":     func() { d.AttentionBackward(x, x, out, out, of(6), h) },
+		"SoftmaxCrossEntropy dlogits": func() { d.SoftmaxCrossEntropy(of(1), of(12), of(2, 12), []int32{0, 1}, nil, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			kernel()
+		})
+	}
+}

@@ -93,6 +93,8 @@ func (d *Device) ScaleShift(y, x, scale, shift tensor.Tensor) {
 // ScaleShiftBackward is ScaleShift's.
 func (d *Device) ScaleShiftBackward(dx, dscale, dshift, dy, x, scale tensor.Tensor) {
 	same("ScaleShiftBackward", dy.Cols(), scale.Len())
+	sameOrNone("ScaleShiftBackward", dy.Len(), dx, x)
+	sameOrNone("ScaleShiftBackward", dy.Cols(), dscale, dshift)
 	C.lift_scale_shift_backward(f32(dx), f32(dscale), f32(dshift), f32(dy), f32(x), f32(scale), long(dy.Rows()), long(dy.Cols()))
 }
 
@@ -112,12 +114,16 @@ func (d *Device) ActivateBackward(f tensor.Activation, dx, dy, x tensor.Tensor) 
 func (d *Device) LayerNorm(y, stats, x, gain, bias tensor.Tensor, eps float32) {
 	same("LayerNorm", y.Len(), x.Len())
 	same("LayerNorm", x.Cols(), gain.Len(), bias.Len())
+	sameOrNone("LayerNorm", 2*x.Rows(), stats)
 	C.lift_layer_norm(f32(y), f32(stats), f32(x), f32(gain), f32(bias), long(x.Rows()), long(x.Cols()), C.float(eps))
 }
 
 // LayerNormBackward is LayerNorm's.
 func (d *Device) LayerNormBackward(dx, dgain, dbias, dy, x, gain, stats tensor.Tensor, acc bool) {
 	same("LayerNormBackward", dy.Cols(), gain.Len())
+	sameOrNone("LayerNormBackward", dy.Cols(), dgain, dbias)
+	sameOrNone("LayerNormBackward", dy.Len(), dx, x)
+	sameOrNone("LayerNormBackward", 2*dy.Rows(), stats)
 	C.lift_layer_norm_backward(f32(dx), f32(dgain), f32(dbias), f32(dy), f32(x), f32(gain), f32(stats), long(dy.Rows()),
 		long(dy.Cols()), flag(acc))
 }
@@ -125,12 +131,14 @@ func (d *Device) LayerNormBackward(dx, dgain, dbias, dy, x, gain, stats tensor.T
 // NormalizeRows divides rows by their norms.
 func (d *Device) NormalizeRows(y, norms, x tensor.Tensor, eps float32) {
 	same("NormalizeRows", y.Len(), x.Len())
+	sameOrNone("NormalizeRows", x.Rows(), norms)
 	C.lift_normalize_rows(f32(y), f32(norms), f32(x), long(x.Rows()), long(x.Cols()), C.float(eps))
 }
 
 // NormalizeRowsBackward is NormalizeRows'.
 func (d *Device) NormalizeRowsBackward(dx, dy, y, norms tensor.Tensor, eps float32) {
 	same("NormalizeRowsBackward", dx.Len(), dy.Len(), y.Len())
+	same("NormalizeRowsBackward", norms.Len(), dy.Rows())
 	C.lift_normalize_rows_backward(f32(dx), f32(dy), f32(y), f32(norms), long(dy.Rows()), long(dy.Cols()), C.float(eps))
 }
 
@@ -149,6 +157,9 @@ func heads(h tensor.Heads) C.heads_t {
 
 // Attention is softmax attention.
 func (d *Device) Attention(out, stats tensor.Tensor, h tensor.Heads) {
+	rows := h.Q.Rows()
+	same("Attention", out.Len(), rows*h.Width)
+	sameOrNone("Attention", 2*rows*h.Heads, stats)
 	c := heads(h)
 	if w := d.work(C.lift_attention_scratch(c, 0)); w != nil {
 		C.lift_attention(f32(out), f32(stats), c, w)
@@ -157,6 +168,11 @@ func (d *Device) Attention(out, stats tensor.Tensor, h tensor.Heads) {
 
 // AttentionBackward is Attention's.
 func (d *Device) AttentionBackward(dq, dkv, dout, out, stats tensor.Tensor, h tensor.Heads) {
+	rows := h.Q.Rows()
+	same("AttentionBackward", rows*h.Width, dout.Len(), out.Len())
+	same("AttentionBackward", stats.Len(), 2*rows*h.Heads)
+	same("AttentionBackward", dq.Len(), h.Q.Len())
+	same("AttentionBackward", dkv.Len(), h.KV.Len())
 	c := heads(h)
 	if w := d.work(C.lift_attention_scratch(c, 1)); w != nil {
 		C.lift_attention_backward(at(dq, h.QCol), at(dkv, h.KCol), at(dkv, h.VCol), f32(dout), f32(out), f32(stats), c, w)
@@ -197,6 +213,7 @@ func (d *Device) SumBatch(s, x tensor.Tensor, from, n int, acc bool) {
 // SoftmaxCrossEntropy is the loss and its derivative.
 func (d *Device) SoftmaxCrossEntropy(loss, dlogits, logits tensor.Tensor, labels []int32, adjust []float32, scale float32) {
 	same("SoftmaxCrossEntropy", logits.Rows(), len(labels))
+	sameOrNone("SoftmaxCrossEntropy", logits.Len(), dlogits)
 	if adjust != nil {
 		same("SoftmaxCrossEntropy", logits.Cols(), len(adjust))
 	}
@@ -209,6 +226,15 @@ func same(op string, n int, others ...int) {
 	for _, o := range others {
 		if o != n {
 			panic(fmt.Sprintf("cpu: %s: sizes %d and %v differ", op, n, append([]int(nil), others...)))
+		}
+	}
+}
+
+// sameOrNone is same for the lengths of tensors that may be none.
+func sameOrNone(op string, n int, tensors ...tensor.Tensor) {
+	for _, t := range tensors {
+		if !t.IsNone() {
+			same(op, n, t.Len())
 		}
 	}
 }
