@@ -35,7 +35,7 @@ func Evaluate(ctx context.Context, cfg *configs.Config, adapters string, log *sl
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	if err := readAdapters(adapters, b.params); err != nil {
+	if err := readAdapters(adapters, cfg, b.params); err != nil {
 		return nil, err
 	}
 	work := b.evalSweep([]int{b.pool.size}, 0)
@@ -113,7 +113,7 @@ func openPredictor(ctx context.Context, cfg *configs.Config, adapters string) (*
 		if err := b.buildNetworks(ctx, classes, counts); err != nil {
 			return err
 		}
-		return readAdapters(adapters, b.params)
+		return readAdapters(adapters, cfg, b.params)
 	}
 	if err := open(); err != nil {
 		return nil, 0, errors.Join(err, b.close())

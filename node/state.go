@@ -119,13 +119,16 @@ func adaptersMetadata(step uint64, runDigest string, resultKeys []byte) map[stri
 	}
 }
 
-// readAdapters reads the parameters from adapters.safetensors, which must hold exactly them.
-func readAdapters(path string, ps *paramSet) error {
+// readAdapters reads the parameters from adapters.safetensors, which must hold exactly them, trained as cfg says.
+func readAdapters(path string, cfg *configs.Config, ps *paramSet) error {
 	f, err := checkpoint.OpenSafetensors(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if err := checkNetwork(f.Metadata()[keyResultKeys], cfg); err != nil {
+		return fmt.Errorf("%s is not of this configuration: %w", path, err)
+	}
 	var tensors []checkpoint.NamedTensor
 	for _, name := range f.Names() {
 		t, _ := f.Tensor(name)
@@ -133,6 +136,22 @@ func readAdapters(path string, ps *paramSet) error {
 	}
 	if err := ps.Load(tensors, nil); err != nil {
 		return fmt.Errorf("%s is not of this configuration: %w", path, err)
+	}
+	return nil
+}
+
+// checkNetwork compares the keys that decide what adapters compute. Two networks of equal shapes may differ in them: in the head's scale, say.
+// keys is empty for adapters that no run of ours made; those are taken on their shapes alone.
+func checkNetwork(keys string, cfg *configs.Config) error {
+	if keys == "" {
+		return nil
+	}
+	for _, d := range configs.Differences([]byte(keys), cfg.ResultKeys()) {
+		section, key, _ := strings.Cut(d.Key, ".")
+		// How the head began does not matter to what it has become.
+		if (section == "model" || section == "peft" || section == "head") && key != "init" && key != "prompt" {
+			return fmt.Errorf("%s is %s there and %s here", d.Key, orNone(d.A), orNone(d.B))
+		}
 	}
 	return nil
 }

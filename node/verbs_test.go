@@ -31,7 +31,14 @@ func TestEvaluate(t *testing.T) {
 	}
 	other := mustParse(t, cfg, "peft.adapter_dim=8")
 	_, err = Evaluate(t.Context(), other, filepath.Join(cfg.Run.Dir, adaptersFile), nil)
-	mustSay(t, err, adaptersFile, "tuner.adaptformer_list.0", "wanted shape")
+	mustSay(t, err, adaptersFile, "peft.adapter_dim is", "and 8 here")
+	// Equal shapes are not enough.
+	_, err = Evaluate(t.Context(), mustParse(t, cfg, "head.scale=5"), filepath.Join(cfg.Run.Dir, adaptersFile), nil)
+	mustSay(t, err, adaptersFile, "head.scale is 25 there and 5 here")
+	// What only training reads may differ.
+	if _, err := Evaluate(t.Context(), mustParse(t, cfg, "train.lr=0.5"), filepath.Join(cfg.Run.Dir, adaptersFile), nil); err != nil {
+		t.Errorf("with another learning rate: %v", err)
+	}
 }
 
 // Predict sees an image of the test set as the evaluation does.
