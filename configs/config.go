@@ -202,7 +202,8 @@ type Coordinator struct {
 type AllReduce struct {
 	// Lanes is the number of connections to the next neighbour.
 	Lanes int `yaml:"lanes" kind:"placement,shared"`
-	// BucketBytes is the size of one bucket of int64 sums, in bytes (8 a value).
+	// BucketBytes is the largest size of a bucket of int64 sums, in bytes (8 a value). A small gradient is cut into smaller
+	// ones, so that most of it is summed while the backward still runs.
 	BucketBytes int `yaml:"bucket_bytes" kind:"placement,shared"`
 	// ChunkBytes is the size of one message.
 	ChunkBytes int `yaml:"chunk_bytes" kind:"placement,shared"`

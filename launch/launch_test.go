@@ -125,7 +125,7 @@ func playNode(scenario, name string) int {
 	case scenario == "good" || scenario == "told":
 		return 0
 	case scenario == "node fails" && name == "node-1":
-		fmt.Fprintln(os.Stderr, "lift: images are upside down")
+		fmt.Fprintln(os.Stderr, "lift: images are upside down\n      and so are labels")
 		return 1
 	case scenario == "stop":
 		return 0
@@ -328,7 +328,7 @@ func TestEndings(t *testing.T) {
 		last           string
 	}{
 		{"SIGTERM", "stop", func(t *testing.T, l *launcher) { l.signal(t, syscall.SIGTERM) },
-			"stopped after step 4: stopped by signal; the same command goes on from runs/test/state"},
+			"stopped after step 4: stopped by signal; the same command goes on from the newest state in runs/test/state"},
 		{"SIGINT", "stop", func(t *testing.T, l *launcher) { l.signal(t, syscall.SIGINT) }, "stopped after step 4"},
 		{"second signal kills", "hang", func(t *testing.T, l *launcher) {
 			l.signal(t, syscall.SIGTERM)
@@ -349,7 +349,7 @@ func TestEndings(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "coordinator ended by signal 9"},
-		{"node fails before the start", "node fails", nil, "node-1: images are upside down"},
+		{"node fails before the start", "node fails", nil, "node-1: images are upside down\nand so are labels"},
 		{"coordinator dies", "coordinator dies", nil, "coordinator ended with status 3 and said nothing"},
 		{"garbage from the coordinator", "garbage", nil, "no event"},
 		{"failure told", "told", nil, "node-1: NaN in head.weight"},
@@ -364,9 +364,10 @@ func TestEndings(t *testing.T) {
 			if code := l.wait(t); code != 1 {
 				t.Errorf("status %d, want 1", code)
 			}
-			lines := strings.Split(strings.TrimSpace(l.stderr.String()), "\n")
-			if last := lines[len(lines)-1]; !strings.Contains(last, c.last) || !strings.HasPrefix(last, "lift: ") {
-				t.Errorf("the last line is %q, want %q in it; all:\n%s", last, c.last, &l.stderr)
+			text := strings.TrimSpace(l.stderr.String())
+			last := text[max(0, strings.LastIndex("\n"+text, "\nlift: ")):] // an error may have several lines
+			if !strings.Contains(last, c.last) || !strings.HasPrefix(last, "lift: ") {
+				t.Errorf("the last line is %q, want %q in it; all:\n%s", last, c.last, text)
 			}
 			l.noneLeft(t, len(l.parts(t)))
 		})

@@ -64,8 +64,8 @@ type process struct {
 	err    error         // after exited: nil for status 0
 	told   atomic.Bool   // that it should end
 
-	mu       sync.Mutex
-	lastLine string // last line of stderr with text in it
+	mu        sync.Mutex
+	lastWords string // the last line of stderr with text in it; an error of several lines, whole
 }
 
 // command says what to start: name prefixes its log lines; onOut, if set, gets stdout's lines instead of the log.
@@ -126,9 +126,19 @@ func (p *process) noteLine(line string) {
 		return
 	}
 	p.mu.Lock()
-	p.lastLine = line
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	if strings.HasPrefix(line, errorIndent) && strings.HasPrefix(p.lastWords, errorPrefix) {
+		p.lastWords += "\n" + strings.TrimSpace(line)
+		return
+	}
+	p.lastWords = line
 }
+
+// How a lift process writes the error that it ends with: see cmd/lift.
+const (
+	errorPrefix = "lift: "
+	errorIndent = "      " // of its further lines
+)
 
 func (p *process) alive() bool {
 	select {
@@ -163,7 +173,7 @@ func (p *process) killedBy() (syscall.Signal, bool) {
 	return status.Signal(), true
 }
 
-// failure tells why an ended process failed: its signal, or its last line on stderr. Nil after status 0.
+// failure tells why an ended process failed: its signal, or its last words on stderr. Nil after status 0.
 func (p *process) failure() error {
 	if p.err == nil || errors.Is(p.err, exec.ErrWaitDelay) {
 		return nil
@@ -177,10 +187,10 @@ func (p *process) failure() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.lastLine == "" {
+	if p.lastWords == "" {
 		return fmt.Errorf("%s ended with status %d and said nothing", p.name, p.cmd.ProcessState.ExitCode())
 	}
-	return fmt.Errorf("%s: %s", p.name, strings.TrimPrefix(p.lastLine, "lift: "))
+	return fmt.Errorf("%s: %s", p.name, strings.TrimPrefix(p.lastWords, errorPrefix))
 }
 
 // maxLine bounds what one line of a child may take in memory; a longer one is cut into several.

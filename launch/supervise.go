@@ -204,17 +204,24 @@ func (s *supervisor) outcome() error {
 	case s.ended == nil && s.killed != nil:
 		return s.killed
 	case s.ended == nil && s.interrupted != nil && (s.killing || s.cause == nil):
-		return fmt.Errorf("%w by %v after step %d; the same command goes on from the newest state in %s/state", ErrStopped,
-			s.interrupted, s.step, s.cfg.Run.Dir)
+		return fmt.Errorf("%w by %v after step %d; %s", ErrStopped, s.interrupted, s.step, again(s.step, s.cfg.Run.Dir))
 	case s.ended == nil:
 		return cmp.Or(s.heard(), s.cause, errors.New("the coordinator went without saying how the run ended"))
 	case s.ended.Failed:
 		return cmp.Or(s.killed, said(s.ended.Reason), s.heard(), s.cause, errors.New("the run failed, and the coordinator gave no reason"))
 	case !s.ended.Finished:
-		return cmp.Or(s.killed, s.cause, fmt.Errorf("%w after step %d: %s; the same command goes on from %s/state", ErrStopped,
-			s.ended.Step, s.ended.Reason, s.cfg.Run.Dir))
+		return cmp.Or(s.killed, s.cause, fmt.Errorf("%w after step %d: %s; %s", ErrStopped,
+			s.ended.Step, s.ended.Reason, again(s.ended.Step, s.cfg.Run.Dir)))
 	}
 	return cmp.Or(s.killed, s.cause)
+}
+
+// again says what the same command would do after a stop at that step.
+func again(step uint64, dir string) string {
+	if step == 0 {
+		return "the same command starts again"
+	}
+	return "the same command goes on from the newest state in " + dir + "/state"
 }
 
 // heard is the first failure that the coordinator told.

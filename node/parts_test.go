@@ -327,3 +327,18 @@ func TestPlanWithoutFiles(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A bucket holds at most what the config says, and a large gradient has enough of them to hide behind the backward.
+func TestBucketValues(t *testing.T) {
+	for _, c := range []struct{ total, limitBytes, want int }{
+		{14_700_000, 4 << 20, 524288}, // many buckets: the limit
+		{1_370_000, 4 << 20, 85625},   // sixteen
+		{15_928, 4 << 20, 4096},       // a few of the least
+		{2, 4 << 20, 4096},
+		{1_370_000, 2048, 256}, // the limit, even below the least
+	} {
+		if got := bucketValues(c.total, c.limitBytes); got != c.want {
+			t.Errorf("bucketValues(%d, %d) = %d, wanted %d", c.total, c.limitBytes, got, c.want)
+		}
+	}
+}

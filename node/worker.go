@@ -122,16 +122,24 @@ func (w *worker) findCoordinator(ctx context.Context, cancel context.CancelCause
 
 // newReducer lays out the all-reduce: the step's own tensor, then the parameters.
 func newReducer(cfg *configs.Config, ps *paramSet, t allreduce.Transport) (*allreduce.Reducer, error) {
-	sizes := []int{stepValues}
+	sizes, total := []int{stepValues}, stepValues
 	for i := range ps.Len() {
 		sizes = append(sizes, len(ps.Values(i)))
+		total += len(ps.Values(i))
 	}
 	return allreduce.New(allreduce.Config{
 		FractionBits: cfg.Reduce.FractionBits,
-		Layout:       allreduce.NewLayout(sizes, cfg.AllReduce.BucketBytes/8),
+		Layout:       allreduce.NewLayout(sizes, bucketValues(total, cfg.AllReduce.BucketBytes)),
 		Lanes:        cfg.AllReduce.Lanes,
 		ChunkBytes:   cfg.AllReduce.ChunkBytes,
 	}, t)
+}
+
+// bucketValues is the size of a bucket, in values, of a gradient of total values: the configured limit, or less where that would make so few
+// buckets that most of the sum waits for the end of the backward. Below 4096 values a bucket costs more than it hides.
+func bucketValues(total, limitBytes int) int {
+	const wanted, least = 16, 4096
+	return min(max(total/wanted, least), limitBytes/8)
 }
 
 // serveMeters makes the metrics, and serves them where node.metrics_addr says so.
