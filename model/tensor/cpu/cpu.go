@@ -46,7 +46,17 @@ func setThreads(n int) { C.lift_set_threads(C.int(n)) }
 // Info is a readable line of what decides this device's bits: instruction sets and oneDNN's version.
 func Info() string {
 	v := int(C.lift_dnnl_version())
-	return fmt.Sprintf("cpu: kernels %s, oneDNN %d.%d.%d with ISA %#x", isaName(usedISA()), v/1e6, v/1e3%1e3, v%1e3, int(C.lift_dnnl_isa()))
+	return fmt.Sprintf("cpu: kernels %s, oneDNN %d.%d.%d for %s", isaName(usedISA()), v/1e6, v/1e3%1e3, v%1e3, productISA(int(C.lift_dnnl_isa())))
+}
+
+// productISA names the instruction set that oneDNN uses, one of dnnl_cpu_isa_t (dnnl_types.h).
+func productISA(isa int) string {
+	names := map[int]string{0x1: "SSE4.1", 0x3: "AVX", 0x7: "AVX2", 0x27: "AVX-512", 0x67: "AVX-512 VNNI", 0xe7: "AVX-512 BF16",
+		0x3e7: "AMX", 0x407: "AVX2 VNNI"}
+	if name, ok := names[isa]; ok {
+		return name
+	}
+	return fmt.Sprintf("ISA %#x", isa)
 }
 
 // useISA makes all devices use the kernels of one instruction set and says whether this machine has it; for tests.
