@@ -14,7 +14,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -X main.version=$(VERSION)
 
 # Debian packages: what the engine links, and what only tests and lint use.
-DEBIAN_BUILD := libdnnl-dev libturbojpeg0-dev libjpeg62-turbo-dev
+DEBIAN_BUILD := libdnnl-dev libjpeg62-turbo-dev
 DEBIAN_DEV := clang-format protobuf-compiler prometheus
 
 C_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.c' '*.h' '*.cc' '*.cpp' '*.hpp' '*.cu' '*.cuh')
