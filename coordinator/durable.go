@@ -44,29 +44,38 @@ func resume(dir, agreed string) (d durable, note string, err error) {
 	return d, "", nil
 }
 
-// lockDir makes dir, if need be, and takes it from other coordinators until the file is closed or the process ends.
-func lockDir(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, ".coordinator.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+// ErrLocked is returned by [TryLock] for a file that another process, or another part of this one, holds.
+var ErrLocked = errors.New("locked")
+
+// TryLock makes the file at path, if need be, and holds it until it is closed or the process ends, or returns ErrLocked at once.
+func TryLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	// A file system without locks gives other errors, and no protection.
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
 		f.Close()
-		return nil, fmt.Errorf("%s is in use by another run's coordinator: wait for it, or choose another run.dir", dir)
+		return nil, ErrLocked
 	}
 	return f, nil
 }
 
-// write puts d into dir: to a temporary file, synced, renamed. The file's name is always the same one, for only the holder of dir's lock
+// lockDir makes dir, if need be, and takes it from other coordinators until the file is closed or the process ends.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	f, err := TryLock(filepath.Join(dir, ".coordinator.lock"))
+	if errors.Is(err, ErrLocked) {
+		return nil, fmt.Errorf("%s is in use by another run's coordinator: wait for it, or choose another run.dir", dir)
+	}
+	return f, err
+}
+
+// write puts d into dir, which lockDir has made: to a temporary file, synced, renamed. The file's name is always the same one, for only the holder of dir's lock
 // writes it: a coordinator that is killed leaves nothing that the next one does not take away.
 func (d durable) write(dir string) (err error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
 	text, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return err

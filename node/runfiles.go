@@ -8,9 +8,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"lift/configs"
+	"lift/coordinator"
 	"lift/model/checkpoint"
 )
 
@@ -65,14 +65,12 @@ func removePartial(dir string) error {
 
 // lockDir takes the directory's lock, which the kernel releases with the process.
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := coordinator.TryLock(filepath.Join(dir, ".lock"))
+	if errors.Is(err, coordinator.ErrLocked) {
+		return nil, fmt.Errorf("run.dir %s is in use by another run: wait for it, or choose another run.dir", dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("run.dir %s: %w", dir, err)
-	}
-	// A file system without locks gives other errors, and no protection.
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
-		f.Close()
-		return nil, fmt.Errorf("run.dir %s is in use by another run: wait for it, or choose another run.dir", dir)
 	}
 	return f, nil
 }

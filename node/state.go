@@ -87,7 +87,7 @@ func otherRun(dir string, owner, run identity) error {
 	if len(owner.keys) > 0 {
 		var keys []string
 		for _, d := range configs.Differences(owner.keys, run.keys) {
-			keys = append(keys, fmt.Sprintf("%s is %s there and %s here", d.Key, orNone(d.A), orNone(d.B)))
+			keys = append(keys, thereAndHere(d))
 		}
 		if more := len(keys) - shown; more > 0 {
 			keys = append(keys[:shown], fmt.Sprintf("%d more keys differ", more))
@@ -98,6 +98,11 @@ func otherRun(dir string, owner, run identity) error {
 	}
 	return fmt.Errorf("run.dir %s belongs to another run (digest %.12s…; this run's is %.12s…): %s. "+
 		"Choose another run.dir, or remove that one", dir, owner.digest, run.digest, differs)
+}
+
+// thereAndHere words a key that a file's keys, compared first, and the configuration do not agree on.
+func thereAndHere(d configs.Difference) string {
+	return fmt.Sprintf("%s is %s there and %s here", d.Key, orNone(d.A), orNone(d.B))
 }
 
 // orNone shows a value that is not there.
@@ -150,7 +155,7 @@ func checkNetwork(keys string, cfg *configs.Config) error {
 		section, key, _ := strings.Cut(d.Key, ".")
 		// How the head began does not matter to what it has become.
 		if (section == "model" || section == "peft" || section == "head") && key != "init" && key != "prompt" {
-			return fmt.Errorf("%s is %s there and %s here", d.Key, orNone(d.A), orNone(d.B))
+			return errors.New(thereAndHere(d))
 		}
 	}
 	return nil
