@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-dev build quickstart test lint bench bench-peers compare fmt clean \
+.PHONY: help deps deps-dev build quickstart test lint bench bench-peers bench-methods compare fmt clean \
 	lint-go lint-c lint-proto lint-nocgo proto
 
 GO ?= go
@@ -102,6 +102,9 @@ PYTHON ?= python3
 ROUNDS ?= 3
 bench-peers: deps ## ours and PyTorch's in turn: PYTHON=… LIFT_REFERENCE=… ROUNDS=3
 	$(GO) run docs/peers/compare.go -python '$(PYTHON)' -reference '$(LIFT_REFERENCE)' -rounds $(ROUNDS)
+
+bench-methods: deps ## a step of every method, ours and PyTorch's in turn
+	$(GO) run docs/peers/compare.go -methods -python '$(PYTHON)' -reference '$(LIFT_REFERENCE)' -rounds $(ROUNDS)
 
 compare: build ## four methods, three seeds each, into docs/quickstart.md
 	$(GO) run docs/compare.go

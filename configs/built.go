@@ -3,28 +3,34 @@ package configs
 import (
 	"fmt"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 )
 
-// methods are the names of the PEFT methods that are on, in the order of the keys.
-func (p *PEFT) methods() []string {
-	all := []struct {
-		on   bool
-		name string
-	}{
-		{p.FullTuning, "full_tuning"}, {p.BiasTuning, "bias_tuning"}, {p.LNTuning, "ln_tuning"}, {p.VPTShallow, "vpt_shallow"},
-		{p.VPTDeep, "vpt_deep"}, {p.Adapter, "adapter"}, {p.AdaptFormer, "adaptformer"}, {p.LoRA, "lora"}, {p.LoRAMLP, "lora_mlp"},
-		{p.SSFAttn, "ssf_attn"}, {p.SSFMLP, "ssf_mlp"}, {p.SSFLN, "ssf_ln"}, {p.Mask, "mask"},
-	}
+// Methods are the names of the PEFT methods that are on, in the order of the keys: the fields of PEFT that are true.
+func (p *PEFT) Methods() []string {
 	var on []string
-	for _, m := range all {
-		if m.on {
-			on = append(on, m.name)
+	v := reflect.ValueOf(p).Elem()
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.Bool && f.Bool() {
+			on = append(on, yamlName(v.Type().Field(i)))
 		}
 	}
 	return on
+}
+
+// LayersOf are the blocks of each method that has blocks of its own (Layers).
+func (p *PEFT) LayersOf() map[string]Partial {
+	own := map[string]Partial{}
+	v := reflect.ValueOf(&p.Layers).Elem()
+	for i := range v.NumField() {
+		if blocks := v.Field(i).Interface().(Partial); blocks != nil {
+			own[yamlName(v.Type().Field(i))] = blocks
+		}
+	}
+	return own
 }
 
 // NotBuilt lists what c asks for and this build does not have, one sentence each; nil: c can run.
@@ -35,32 +41,7 @@ func (c *Config) NotBuilt() []string {
 			missing = append(missing, fmt.Sprintf("%s: %s is not built yet (there is %s)", key, s, strings.Join(built, ", ")))
 		}
 	}
-	for _, split := range []struct {
-		name string
-		Source
-	}{{"train", c.Data.Train}, {"test", c.Data.Test}, {"val", c.Data.Val}} {
-		if split.Format != "" {
-			lacks("data."+split.name+".format", split.Format, "idx", "list", "folder", "shards")
-		}
-	}
-	if c.Data.Imbalance != nil {
-		missing = append(missing, "data.imbalance: making a long tail is not built yet (give a long-tailed set and null)")
-	}
-	lacks("data.on_error", c.Data.OnError, "stop")
-	if name, ok := c.Model.HubName(); ok {
-		missing = append(missing, fmt.Sprintf("model.backbone: fetching %s from Hugging Face is not built yet (give the path of "+
-			"its model.safetensors)", name))
-	}
 	lacks("model.precision", c.Model.Precision, "fp32")
-	for _, m := range c.PEFT.methods() {
-		if m != "full_tuning" && m != "adaptformer" {
-			missing = append(missing, "peft."+m+": not built yet (there are full_tuning and adaptformer)")
-		}
-	}
-	lacks("head.classifier", c.Head.Classifier, "cosine", "linear")
-	lacks("head.init", c.Head.Init, "none", "class_mean")
-	lacks("loss.type", c.Loss.Type, "CE", "LA")
-	lacks("eval.tte", c.Eval.TTE, "false")
 	lacks("node.device", c.Node.Device, "cpu")
 	return missing
 }

@@ -35,6 +35,15 @@ type Data struct {
 	Val   Source `yaml:"val"`
 	// Classnames is a file of one class name a line, in the order of the labels; empty: the source's own names.
 	Classnames string `yaml:"classnames" kind:"placement"`
+	// Category is the rank of the taxonomy that is the class: name, kingdom, phylum, class, order, family or genus (inat2018).
+	Category string `yaml:"category" kind:"placement"`
+	// Augment is what training images go through: standard (a random resized crop and a flip) or minimalist (LIFT+: a random
+	// square crop).
+	Augment string `yaml:"augment" kind:"result"`
+	// AugmentSchedule is how the smallest crop of minimalist grows over the epochs: min, convex, linear, concave or max.
+	AugmentSchedule string `yaml:"augment_schedule" kind:"result"`
+	// Interpolation is bilinear or bicubic, wherever an image is resized.
+	Interpolation string `yaml:"interpolation" kind:"result"`
 	// Imbalance makes the training split long-tailed: with n images in the largest of C classes, class c keeps
 	// int(n·Imbalance^(-c/(C-1))); null: as it is.
 	Imbalance *float64 `yaml:"imbalance" kind:"result"`
@@ -46,7 +55,8 @@ type Data struct {
 	Workers int `yaml:"workers" kind:"placement"`
 	// Depth is how many micro-batches of each device are decoded ahead.
 	Depth int `yaml:"depth" kind:"placement"`
-	// OnError is what an image that does not decode does: stop or skip.
+	// OnError is what an image that does not decode does: stop or skip. skip leaves out images whose bytes are no image, the same on every node: they add
+	// nothing to a step, whose divisor stays that of the index. What cannot be read (a missing file, a damaged shard) stops the run in any case.
 	OnError string `yaml:"on_error" kind:"result"`
 }
 
@@ -73,6 +83,9 @@ type Model struct {
 	// ImageMean and ImageStd normalise each channel (red, green, blue, of images in [0,1]); null: the backbone family's.
 	ImageMean *[3]float64 `yaml:"image_mean,flow" kind:"result"`
 	ImageStd  *[3]float64 `yaml:"image_std,flow" kind:"result"`
+	// Vocabulary is the file or directory of the text tower's byte-pair vocabulary; empty: beside the backbone. What it makes of the
+	// prompts enters the run digest.
+	Vocabulary string `yaml:"vocabulary" kind:"placement"`
 }
 
 // PEFT says what of the backbone is tuned. Several methods may be on at once; none: the head alone.
@@ -90,16 +103,44 @@ type PEFT struct {
 	SSFMLP      bool `yaml:"ssf_mlp" kind:"result"`
 	SSFLN       bool `yaml:"ssf_ln" kind:"result"`
 	Mask        bool `yaml:"mask" kind:"result"`
+	AFT         bool `yaml:"aft" kind:"result"`
 	// Partial restricts the methods to some blocks.
 	Partial Partial `yaml:"partial" kind:"result"`
-	// VPTLen is the number of prompt tokens; null: 10.
+	// Layers restricts one method to some blocks, whatever Partial says; null: Partial.
+	Layers Layers `yaml:"layers"`
+	// Formula decides the values that are null: lift (LIFT's formulas) or lift+ (LIFT+'s, by the number of tuned blocks).
+	Formula string `yaml:"formula" kind:"result"`
+	// VPTLen is the number of prompt tokens; null: the formula's (10 in LIFT).
 	VPTLen *int `yaml:"vpt_len" kind:"result"`
-	// AdapterDim is the bottleneck of adapter, adaptformer and lora; null: 2^max(0, ⌊log2(classes / 2·layers)⌋).
+	// AdapterDim is the bottleneck of adapter, adaptformer and lora; null: the formula's, in LIFT 2^max(0, ⌊log2(classes / 2·layers)⌋).
 	AdapterDim *int `yaml:"adapter_dim" kind:"result"`
-	// MaskRatio is the tuned share of each masked matrix; null: the reference's formula.
+	// LoRADim is the bottleneck of lora and lora_mlp; null: AdapterDim, if that is given, else the formula's.
+	LoRADim *int `yaml:"lora_dim" kind:"result"`
+	// MaskRatio is the tuned share of each masked matrix; null: the formula's.
 	MaskRatio *float64 `yaml:"mask_ratio" kind:"result"`
-	// MaskSeed draws the masks.
+	// AFTRatio is the tuned share of each matrix and of each bias of aft; null: LIFT+'s formula.
+	AFTRatio *float64 `yaml:"aft_ratio" kind:"result"`
+	// AFTLoc is where aft tunes: attn, mlp or all.
+	AFTLoc string `yaml:"aft_loc" kind:"result"`
+	// MaskSeed draws the masks of mask and aft.
 	MaskSeed uint64 `yaml:"mask_seed" kind:"result"`
+}
+
+// Layers are the blocks of each method, as in LIFT+.
+type Layers struct {
+	FullTuning  Partial `yaml:"full_tuning" kind:"result"`
+	BiasTuning  Partial `yaml:"bias_tuning" kind:"result"`
+	LNTuning    Partial `yaml:"ln_tuning" kind:"result"`
+	VPTDeep     Partial `yaml:"vpt_deep" kind:"result"`
+	Adapter     Partial `yaml:"adapter" kind:"result"`
+	AdaptFormer Partial `yaml:"adaptformer" kind:"result"`
+	LoRA        Partial `yaml:"lora" kind:"result"`
+	LoRAMLP     Partial `yaml:"lora_mlp" kind:"result"`
+	SSFAttn     Partial `yaml:"ssf_attn" kind:"result"`
+	SSFMLP      Partial `yaml:"ssf_mlp" kind:"result"`
+	SSFLN       Partial `yaml:"ssf_ln" kind:"result"`
+	Mask        Partial `yaml:"mask" kind:"result"`
+	AFT         Partial `yaml:"aft" kind:"result"`
 }
 
 // Head is the classifier.
@@ -112,6 +153,11 @@ type Head struct {
 	Init string `yaml:"init" kind:"result"`
 	// Prompt is default, classname, ensemble or descriptor (text_feat).
 	Prompt string `yaml:"prompt" kind:"result"`
+	// Templates is a file of prompts, one a line, with {} for the class name (prompt ensemble). What it makes of the class names enters
+	// the run digest.
+	Templates string `yaml:"templates" kind:"placement"`
+	// Descriptors is a JSON file of a list of texts for each class name (prompt descriptor). They enter the run digest.
+	Descriptors string `yaml:"descriptors" kind:"placement"`
 }
 
 // Loss is what is minimised.
@@ -137,17 +183,23 @@ type Train struct {
 
 // Eval is the evaluation. It cannot change the adapters, so its keys are placement keys.
 type Eval struct {
-	// Split is test or val.
+	// Split is test, val or train (with the test transform).
 	Split string `yaml:"split" kind:"placement,shared"`
-	// TTE averages the logits of five crops.
+	// TTE averages the logits of several crops of each image.
 	TTE bool `yaml:"tte" kind:"placement,shared"`
-	// Expand is how many pixels more than the resolution the shorter side gets before the five crops (TTE).
+	// TTEMode is which crops: fivecrop (the corners and the centre), tencrop (those and their mirror images) or randaug
+	// (RandAugTimes random crops, as in training).
+	TTEMode      string `yaml:"tte_mode" kind:"placement,shared"`
+	RandAugTimes int    `yaml:"randaug_times" kind:"placement,shared"`
+	// Expand is how many pixels more than the resolution the shorter side gets before five or ten crops (TTE).
 	Expand int `yaml:"expand" kind:"placement,shared"`
 	// EveryEpochs evaluates after each that many epochs as well; 0: at the end only.
 	EveryEpochs int `yaml:"every_epochs" kind:"placement,shared"`
 	// GroupImbalance groups the classes into many, medium and few by the counts that this imbalance would give (as
 	// in data.imbalance), as the reference does for CIFAR-100-LT; null: by the training counts.
 	GroupImbalance *float64 `yaml:"group_imbalance" kind:"placement,shared"`
+	// Confusion writes confusion.csv, the counts of each class predicted for each class, into run.dir.
+	Confusion bool `yaml:"confusion" kind:"placement,shared"`
 }
 
 // Reduce is the exact sum of gradients.
@@ -217,7 +269,7 @@ type Log struct {
 	JSON bool `yaml:"json" kind:"placement"`
 }
 
-// Partial restricts PEFT to some blocks: nil is all of them, one number n the last n, two numbers [a, b] the blocks a
+// Partial restricts PEFT to some blocks: nil is all of them, one number n the last n (0: none), two numbers [a, b] the blocks a
 // to b-1. In YAML: null, n or [a, b].
 type Partial []int
 
@@ -227,12 +279,14 @@ type Duration time.Duration
 // Default is what a file that says nothing gets. It is not valid: a run needs data and a backbone.
 func Default() *Config {
 	return &Config{
-		Data:   Data{SamplesPerShard: 1024, Depth: 4, OnError: "stop"},
+		Data: Data{SamplesPerShard: 1024, Depth: 4, OnError: "stop", Category: "name", Augment: "standard",
+			AugmentSchedule: "convex", Interpolation: "bilinear"},
 		Model:  Model{Resolution: 224, Precision: "fp32"},
+		PEFT:   PEFT{Formula: "lift", AFTLoc: "all"},
 		Head:   Head{Classifier: "cosine", Scale: 25, Init: "none", Prompt: "default"},
 		Loss:   Loss{Type: "LA"},
 		Train:  Train{Epochs: 10, BatchSize: 128, MicroBatchSize: 16, LR: 0.01, Momentum: 0.9, WeightDecay: 5e-4},
-		Eval:   Eval{Split: "test", Expand: 24},
+		Eval:   Eval{Split: "test", Expand: 24, TTEMode: "fivecrop", RandAugTimes: 1},
 		Reduce: Reduce{FractionBits: 40},
 		Run:    Run{Keep: 2},
 		Node: Node{Device: "cpu", Addr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",

@@ -16,6 +16,8 @@ const maxNameBytes = 64
 const (
 	maxCount  = 1 << 20
 	maxBlocks = 4096
+	// All crops of an image are in memory at once.
+	maxRandAug = 128
 )
 
 // validator checks values. It passes over keys whose type was already wrong.
@@ -104,6 +106,10 @@ func (v *validator) data(d *Data) {
 	within(v, "data.workers", d.Workers, 0, maxBlocks)
 	within(v, "data.depth", d.Depth, 1, maxBlocks)
 	v.oneOf("data.on_error", d.OnError, "stop", "skip")
+	v.oneOf("data.category", d.Category, "name", "kingdom", "phylum", "class", "order", "family", "genus")
+	v.oneOf("data.augment", d.Augment, "standard", "minimalist")
+	v.oneOf("data.augment_schedule", d.AugmentSchedule, "min", "convex", "linear", "concave", "max")
+	v.oneOf("data.interpolation", d.Interpolation, "bilinear", "bicubic")
 }
 
 // sourceNeeds are the formats and the keys that each needs.
@@ -158,14 +164,33 @@ func (v *validator) peft(p *PEFT) {
 	if p.AdapterDim != nil {
 		within(v, "peft.adapter_dim", *p.AdapterDim, 1, 1<<16)
 	}
+	if p.LoRADim != nil {
+		within(v, "peft.lora_dim", *p.LoRADim, 1, 1<<16)
+	}
 	if p.MaskRatio != nil {
 		above(v, "peft.mask_ratio", *p.MaskRatio, 0, 1)
 	}
-	switch b := p.Partial; len(b) {
+	if p.AFTRatio != nil {
+		above(v, "peft.aft_ratio", *p.AFTRatio, 0, 1)
+	}
+	v.oneOf("peft.aft_loc", p.AFTLoc, "attn", "mlp", "all")
+	v.oneOf("peft.formula", p.Formula, "lift", "lift+")
+	v.check(!p.Mask || !p.AFT, "peft.aft", "mask and aft train the same matrices: turn one off")
+	v.blocks("peft.partial", p.Partial)
+	on := p.Methods()
+	for method, blocks := range p.LayersOf() {
+		v.blocks("peft.layers."+method, blocks)
+		v.check(slices.Contains(on, method), "peft.layers."+method, "given, but peft.%s is off", method)
+	}
+}
+
+// blocks checks a choice of blocks.
+func (v *validator) blocks(key string, b Partial) {
+	switch len(b) {
 	case 1:
-		within(v, "peft.partial", b[0], 1, maxBlocks)
+		within(v, key, b[0], 0, maxBlocks)
 	case 2:
-		v.check(0 <= b[0] && b[0] < b[1] && b[1] <= maxBlocks, "peft.partial",
+		v.check(0 <= b[0] && b[0] < b[1] && b[1] <= maxBlocks, key,
 			"[from, to] must be a range 0 <= from < to <= %d, is [%d, %d]", maxBlocks, b[0], b[1])
 	}
 }
@@ -175,6 +200,12 @@ func (v *validator) head(c *Config) {
 	above(v, "head.scale", c.Head.Scale, 0, 1e6)
 	v.oneOf("head.init", c.Head.Init, "none", "class_mean", "text_feat", "1_shot", "10_shot", "100_shot", "linear_probe")
 	v.oneOf("head.prompt", c.Head.Prompt, "default", "classname", "ensemble", "descriptor")
+	needsPrompt := func(key, value, prompt string) {
+		needed := c.Head.Init == "text_feat" && c.Head.Prompt == prompt
+		v.check(!needed || value != "", key, "missing: head.prompt is %s", prompt)
+	}
+	needsPrompt("head.templates", c.Head.Templates, "ensemble")
+	needsPrompt("head.descriptors", c.Head.Descriptors, "descriptor")
 	v.oneOf("loss.type", c.Loss.Type, "CE", "LA", "Focal", "LDAM", "CB", "GRW", "BS", "LADE")
 }
 
@@ -194,7 +225,9 @@ func (v *validator) train(t *Train) {
 
 func (v *validator) eval(c *Config) {
 	e := &c.Eval
-	v.oneOf("eval.split", e.Split, "test", "val")
+	v.oneOf("eval.split", e.Split, "test", "val", "train")
+	v.oneOf("eval.tte_mode", e.TTEMode, "fivecrop", "tencrop", "randaug")
+	within(v, "eval.randaug_times", e.RandAugTimes, 1, maxRandAug)
 	v.check(e.Split != "test" || c.Data.Test.Format != "", "data.test.format", "missing: eval.split is test")
 	v.check(e.Split != "val" || c.Data.Val.Format != "", "data.val.format", "missing: eval.split is val")
 	within(v, "eval.expand", e.Expand, 0, maxBlocks)

@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"lift/configs"
 )
 
 // The tests run the real launcher on real processes: this test binary plays the lift binary. What the parts do is a
@@ -51,6 +49,8 @@ func play(scenario string, args []string) int {
 		return playLauncher(args[1:])
 	case part == "coordinator":
 		return playCoordinator(scenario)
+	case part == "weights":
+		return playFetch(scenario, args)
 	case strings.HasPrefix(part, "node-"):
 		return playNode(scenario, part)
 	}
@@ -59,20 +59,13 @@ func play(scenario string, args []string) int {
 }
 
 func playLauncher(args []string) int {
-	err := Train(context.Background(), Options{File: "x.yaml", Config: testConfig(), JSON: len(args) > 0 && args[0] == "--json",
+	err := Train(context.Background(), Options{File: "x.yaml", Config: testConfig(args...), JSON: len(args) > 0 && args[0] == "--json",
 		Stdout: os.Stdout, Stderr: os.Stderr})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lift:", err)
 		return 1
 	}
 	return 0
-}
-
-func testConfig() *configs.Config {
-	cfg := configs.Default()
-	cfg.Coordinator.Nodes = 2
-	cfg.Run.Dir = "runs/test"
-	return cfg
 }
 
 func say(e Event) {

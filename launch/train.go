@@ -67,8 +67,11 @@ func Train(ctx context.Context, o Options) error {
 	return s.show.finish(s.summary, o.Config.Run.Dir)
 }
 
-// run is the life of a run: pack, coordinator, nodes, and then whatever comes in.
+// run is the life of a run: fetch, pack, coordinator, nodes, and then whatever comes in.
 func (s *supervisor) run(ctx context.Context) error {
+	if err := s.fetch(ctx); err != nil {
+		return err
+	}
 	if err := s.pack(ctx); err != nil {
 		return err
 	}
@@ -98,11 +101,28 @@ func (s *supervisor) run(ctx context.Context) error {
 	return s.outcome()
 }
 
-// pack is the first step of a run: the data goes into shards, unless it is there.
+// fetch comes first: a backbone that is named as at the hub is brought into its cache, unless it is there. The nodes will find it.
+func (s *supervisor) fetch(ctx context.Context) error {
+	name, ok := s.cfg.Model.HubName()
+	if !ok {
+		return nil
+	}
+	silent := func([]byte) {} // where it lies
+	return s.before(ctx, command{name: "fetch", args: []string{"weights", "pull", name, "--cached"}, onOut: silent, onLog: s.logLine},
+		"while fetching the backbone; what came is kept")
+}
+
+// pack comes before the run: the data goes into shards, unless it is there.
 func (s *supervisor) pack(ctx context.Context) error {
 	if s.cfg.Data.Shards == "" {
 		return nil
 	}
+	args := append([]string{"shard", "pack", s.o.File}, s.o.Overrides...)
+	return s.before(ctx, command{name: "pack", args: args, onLog: s.logLine}, "while packing the data; what was packed is thrown away")
+}
+
+// before runs c to its end, or until a signal: then the error is that what was to follow was stopped.
+func (s *supervisor) before(ctx context.Context, c command, stopped string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
 	watched := make(chan struct{})
@@ -110,12 +130,11 @@ func (s *supervisor) pack(ctx context.Context) error {
 		defer close(watched)
 		select {
 		case sig := <-s.signals:
-			cancel(fmt.Errorf("%w by %v while packing the data; what was packed is thrown away", ErrStopped, sig))
+			cancel(fmt.Errorf("%w by %v %s", ErrStopped, sig, stopped))
 		case <-ended:
 		}
 	}()
-	args := append([]string{"shard", "pack", s.o.File}, s.o.Overrides...)
-	err := s.spawner.runToEnd(ctx, s.o.Executable, command{name: "pack", args: args, onLog: s.logLine})
+	err := s.spawner.runToEnd(ctx, s.o.Executable, c)
 	close(ended)
 	<-watched
 	cancel(nil)

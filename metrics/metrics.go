@@ -16,6 +16,27 @@ const (
 	FewBelow  = 20
 )
 
+// Group is a group of classes.
+type Group string
+
+// The groups.
+const (
+	Many   Group = "many"
+	Medium Group = "medium"
+	Few    Group = "few"
+)
+
+// GroupOf returns the group of a class of n training samples.
+func GroupOf(n int) Group {
+	switch {
+	case n > ManyAbove:
+		return Many
+	case n < FewBelow:
+		return Few
+	}
+	return Medium
+}
+
 // lowestAccuracy, in percent, replaces an accuracy of 0 in the harmonic mean.
 const lowestAccuracy = 0.001
 
@@ -65,6 +86,9 @@ func (c *Counts) Values() []int64 { return c.values }
 // Samples returns how many samples have been counted.
 func (c *Counts) Samples() int64 { return sum(c.total()) }
 
+// Of returns how many samples of a class have been counted.
+func (c *Counts) Of(class int) int64 { return c.total()[class] }
+
 func (c *Counts) total() []int64     { return c.values[:c.classes] }
 func (c *Counts) correct() []int64   { return c.values[c.classes : 2*c.classes] }
 func (c *Counts) predicted() []int64 { return c.values[2*c.classes:] }
@@ -72,7 +96,8 @@ func (c *Counts) predicted() []int64 { return c.values[2*c.classes:] }
 // Report holds the figures, all in percent. A figure over no class at all is nil (null in JSON):
 // a group without classes, or a class without test samples.
 type Report struct {
-	Accuracy  float64    `json:"all"` // of samples
+	Accuracy  float64    `json:"all"`        // of samples
+	Error     float64    `json:"error_rate"` // the rest
 	Many      *float64   `json:"many"`
 	Medium    *float64   `json:"medium"`
 	Few       *float64   `json:"few"`
@@ -82,10 +107,9 @@ type Report struct {
 	Harmonic  float64    `json:"harmonic_mean"`
 	Geometric float64    `json:"geometric_mean"`
 	PerClass  []*float64 `json:"per_class"`
+	Samples   int64      `json:"samples"`           // counted
+	Skipped   int64      `json:"skipped,omitempty"` // left out, for their images do not decode
 }
-
-// ErrorRate returns the percentage of samples predicted wrong.
-func (r *Report) ErrorRate() float64 { return 100 - r.Accuracy }
 
 // ErrNoSamples is returned when nothing has been counted.
 var ErrNoSamples = errors.New("metrics: no test sample to judge by")
@@ -104,7 +128,9 @@ func (c *Counts) Report(trainCounts []int) (*Report, error) {
 		Accuracy: percent(sum(c.correct()), samples),
 		PerClass: make([]*float64, c.classes),
 		Worst:    math.Inf(1),
+		Samples:  samples,
 	}
+	r.Error = 100 - r.Accuracy
 	var all, many, medium, few, f1, inverse, logs mean
 	for k, total := range c.total() {
 		if total == 0 {
@@ -118,10 +144,10 @@ func (c *Counts) Report(trainCounts []int) (*Report, error) {
 		f1.add(percent(2*c.correct()[k], total+c.predicted()[k]))
 		inverse.add(1 / (max(accuracy, lowestAccuracy) / 100))
 		logs.add(math.Log(accuracy / 100)) // the log of 0 makes the whole 0
-		switch n := trainCounts[k]; {
-		case n > ManyAbove:
+		switch GroupOf(trainCounts[k]) {
+		case Many:
 			many.add(accuracy)
-		case n < FewBelow:
+		case Few:
 			few.add(accuracy)
 		default:
 			medium.add(accuracy)

@@ -29,7 +29,7 @@ func TestReportByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	near(t, "accuracy", r.Accuracy, 50)
-	near(t, "error rate", r.ErrorRate(), 50)
+	near(t, "error rate", r.Error, 50)
 	near(t, "many", *r.Many, 50)
 	near(t, "medium", *r.Medium, 100)
 	near(t, "few", *r.Few, 0)

@@ -262,22 +262,22 @@ func TestMissingClass(t *testing.T) {
 
 func TestResolutionOfAnotherBackbone(t *testing.T) {
 	t.Parallel()
-	cfg := tinyConfig(t, "model.resolution=16")
+	cfg := tinyConfig(t, "model.resolution=13")
 	c := runCluster(t, cfg, nodesOf(1, 1), nil)
-	mustSay(t, c.nodes[0], "model.resolution is 16", "12")
+	mustSay(t, c.nodes[0], "model.resolution", "13", "patches of 4 pixels", "12 and 16")
 }
 
 func TestNotBuilt(t *testing.T) {
 	t.Parallel()
-	cfg := tinyConfig(t, "peft.lora=true")
+	cfg := tinyConfig(t, "model.precision=bf16")
 	c := runCluster(t, cfg, nodesOf(1, 1), nil)
-	mustSay(t, c.nodes[0], "peft.lora")
+	mustSay(t, c.nodes[0], "model.precision: bf16")
 }
 
 func TestRunDirInUse(t *testing.T) {
 	t.Parallel()
 	cfg := tinyConfig(t)
-	files, err := openRunFiles(cfg)
+	files, err := openRunFiles(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

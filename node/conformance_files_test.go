@@ -3,112 +3,130 @@ package node
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
+	"os"
 	"runtime"
 	"time"
 
-	"lift/configs"
 	"lift/model/checkpoint"
-	"lift/model/tensor"
 	"lift/model/vit"
 )
 
-// loaderConfig is the config of a loader case.
-type loaderConfig struct {
-	Format       string       `json:"format"`
-	Path         string       `json:"path"`
-	Prompts      []string     `json:"prompts"`
-	Architecture backboneInfo `json:"architecture"`
-}
-
-func loaderCase(c *conformanceCase) (needs, func() error, error) {
-	var config loaderConfig
-	if err := strict(c.Config, &config); err != nil {
-		return nil, nil, err
-	}
-	n := needs{"loader " + config.Format}
-	switch config.Format {
-	case "timm":
-		if ext := filepath.Ext(config.Path); ext != "" && ext != ".safetensors" {
-			n = needs{"loader timm .pth"}
+// opened says how a file of each format is read, and closed again.
+var opened = map[string]func(path string) error{
+	"safetensors": func(path string) error {
+		f, err := checkpoint.Open(path)
+		if err != nil {
+			return err
 		}
-	case "openai", "hf-clip", "hf-vit", "npz":
-	default:
-		return nil, nil, fmt.Errorf("format %q is not known", config.Format)
-	}
-	return n, func() error {
-		return withDevice(c.t, func(dev tensor.Device) error { return c.load(&config, dev) })
-	}, nil
+		return f.Close()
+	},
+	"openai": openBackbone, "hf-clip": openBackbone, "hf-vit": openBackbone, "timm": openBackbone, "npz": openBackbone,
+	"lift-checkpoint": func(path string) error {
+		a, err := openAdapters(path, "")
+		if err != nil {
+			return err
+		}
+		return a.close()
+	},
 }
 
-// load computes the features of the case's images with the backbone that it names.
-func (c *conformanceCase) load(lc *loaderConfig, dev tensor.Device) error {
-	w, err := vit.OpenPath(c.file(lc.Path))
+func openBackbone(path string) error {
+	w, err := vit.OpenPath(path)
 	if err != nil {
 		return err
 	}
-	defer w.Close()
-	if err := lc.Architecture.check(w.Arch()); err != nil {
-		return err
-	}
-	inputs, err := c.tensors(c.Inputs)
-	if err != nil {
-		return err
-	}
-	images, err := inputs["images"].Float32s()
-	if err != nil {
-		return err
-	}
-	cfg := configs.Default()
-	cfg.Model.Resolution = w.Arch().Resolution
-	cfg.Loss.Type = "CE"
-	o := networkOptions{Weights: w, Config: cfg, Classes: 1, Counts: []int{1}}
-	_, features, err := plainFeatures(dev, o, images, inputs["images"].Shape[0])
-	if err != nil {
-		return err
-	}
-	return c.compare(map[string][]float32{"features": features})
+	return w.Close()
 }
 
-func hostileCase(c *conformanceCase) (needs, func() error, error) {
+func hostileCase(c *conformanceCase) (func() error, error) {
 	var config struct {
 		Format string `json:"format"`
 		Path   string `json:"path"`
 	}
 	if err := strict(c.Config, &config); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if c.Expected != "error" {
-		return nil, nil, fmt.Errorf("a hostile case expects %q", c.Expected)
+		return nil, fmt.Errorf("a hostile case expects %q", c.Expected)
 	}
-	switch config.Format {
-	case "safetensors":
-		return nil, func() error { return refuses(c.file(config.Path)) }, nil
-	case "hf-clip", "npz", "lift-checkpoint":
-		return needs{"hostile " + config.Format}, func() error { return errNotBuilt }, nil
+	open := opened[config.Format]
+	if open == nil {
+		return nil, fmt.Errorf("format %q is not known", config.Format)
 	}
-	return nil, nil, fmt.Errorf("format %q is not known", config.Format)
+	return func() error { return refuses(c, c.file(config.Path), open) }, nil
 }
 
-// refuses checks that a file is refused as malformed, quickly and in little memory.
-func refuses(path string) error {
+// refuses checks that a file is refused, quickly and in little memory.
+func refuses(c *conformanceCase, path string, open func(path string) error) error {
 	const seconds, megabytes = 2, 16
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("the case lacks its file: %w", err)
+	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	start := time.Now()
-	f, err := checkpoint.OpenSafetensors(path)
+	err := open(path)
 	took := time.Since(start)
 	runtime.ReadMemStats(&after)
 	if err == nil {
-		f.Close()
 		return errors.New("opened; wanted an error")
 	}
-	var malformed *checkpoint.FormatError
-	if !errors.As(err, &malformed) {
-		return fmt.Errorf("it was not refused for what is in it: %w", err)
-	}
+	c.t.Log(err)
 	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; took > seconds*time.Second || used > megabytes {
 		return fmt.Errorf("refusing it took %v and %d MiB", took, used)
 	}
 	return nil
+}
+
+// checkpointConfig is the config of a checkpoint case: of the run that wrote it.
+type checkpointConfig struct {
+	methodsConfig
+	Format     string `json:"format"`
+	Path       string `json:"path"`
+	Classes    int    `json:"num_classes"`
+	Classifier string `json:"classifier"`
+}
+
+func checkpointCase(c *conformanceCase) (func() error, error) {
+	var config checkpointConfig
+	if err := strict(c.Config, &config); err != nil {
+		return nil, err
+	}
+	if config.Format != "lift-checkpoint" {
+		return nil, fmt.Errorf("format %q is not known", config.Format)
+	}
+	if config.Classifier != "" && classifiers[config.Classifier] == "" {
+		return nil, fmt.Errorf("classifier %q is not known", config.Classifier)
+	}
+	return func() error { return c.readCheckpoint(&config) }, nil
+}
+
+// readCheckpoint compares the tensors of the reference's checkpoint.pth.tar, by name: all of them and no others.
+func (c *conformanceCase) readCheckpoint(cc *checkpointConfig) error {
+	a, err := openAdapters(c.file(cc.Path), "")
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	if a.classes != cc.Classes {
+		return fmt.Errorf("read %d classes off the head; it has %d", a.classes, cc.Classes)
+	}
+	expected, err := c.tensors(c.Expected)
+	if err != nil {
+		return err
+	}
+	got := map[string][]float32{}
+	for _, t := range a.trained {
+		want, ok := expected[t.Name]
+		if !ok {
+			return fmt.Errorf("it holds %s, which is not expected", t.Name)
+		}
+		if fmt.Sprint(t.Shape) != fmt.Sprint(want.Shape) {
+			return fmt.Errorf("%s has shape %v; wanted %v", t.Name, t.Shape, want.Shape)
+		}
+		if got[t.Name], err = t.Float32s(); err != nil {
+			return err
+		}
+	}
+	return c.compare(got)
 }

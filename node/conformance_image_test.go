@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"sort"
 
@@ -29,10 +28,10 @@ type imageConfig struct {
 	Ratio      [2]float64 `json:"ratio"`
 }
 
-func imageCase(c *conformanceCase) (needs, func() error, error) {
+func imageCase(c *conformanceCase) (func() error, error) {
 	var config imageConfig
 	if err := strict(c.Config, &config); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	ops := map[string]func(*imageConfig) error{
 		"decode": c.decodeImage, "transform": c.transformImage, "resized_crop": c.resizeCrops, "normalize": c.normalizeImage,
@@ -40,13 +39,9 @@ func imageCase(c *conformanceCase) (needs, func() error, error) {
 	}
 	op, ok := ops[config.Op]
 	if !ok {
-		return nil, nil, fmt.Errorf("op %q is not known", config.Op)
+		return nil, fmt.Errorf("op %q is not known", config.Op)
 	}
-	var n needs
-	if filepath.Ext(config.Path) == ".webp" {
-		n = needs{"image WebP"}
-	}
-	return n, func() error { return op(&config) }, nil
+	return func() error { return op(&config) }, nil
 }
 
 func (c *conformanceCase) decodeImage(config *imageConfig) error {
@@ -72,18 +67,11 @@ func (c *conformanceCase) transformImage(config *imageConfig) error {
 	if err != nil {
 		return err
 	}
-	img = sharding.ResizeShorter(img, config.Resize)
-	switch config.Crops {
-	case "center":
-		return c.comparePixels(sharding.CenterCrop(img, config.Crop))
-	case "five":
-		five := sharding.FiveCrop(img, config.Crop)
-		return c.comparePixels(five[:]...)
-	case "ten":
-		ten := sharding.TenCrop(img, config.Crop)
-		return c.comparePixels(ten[:]...)
+	n, ok := map[string]int{"center": 1, "five": 5, "ten": 10}[config.Crops]
+	if !ok {
+		return fmt.Errorf("crops %q are not known", config.Crops)
 	}
-	return fmt.Errorf("crops %q are not known", config.Crops)
+	return c.comparePixels(sharding.TestCrops(img, config.Resize, config.Crop, n, sharding.Bilinear)...)
 }
 
 func (c *conformanceCase) resizeCrops(config *imageConfig) error {
@@ -94,7 +82,7 @@ func (c *conformanceCase) resizeCrops(config *imageConfig) error {
 	var got []*sharding.RGB
 	for _, b := range config.Boxes {
 		box := sharding.Box{Top: b[0], Left: b[1], Height: b[2], Width: b[3]}
-		got = append(got, sharding.ResizedCrop(img, box, config.Resolution, b[4] != 0))
+		got = append(got, sharding.ResizedCrop(img, box, config.Resolution, b[4] != 0, sharding.Bilinear))
 	}
 	return c.comparePixels(got...)
 }

@@ -13,21 +13,21 @@ import (
 )
 
 // scheduleCase runs the tables of formulas.
-func scheduleCase(c *conformanceCase) (needs, func() error, error) {
+func scheduleCase(c *conformanceCase) (func() error, error) {
 	var config struct {
 		Table string `json:"table"`
 	}
 	if err := strict(c.Config, &config); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	tables := map[string]func() error{
 		"learning_rate": c.learningRates, "adapter_dim": c.adapterDims, "mask_ratio": c.maskRatios,
 	}
 	run, ok := tables[config.Table]
 	if !ok {
-		return nil, nil, fmt.Errorf("table %q is not known", config.Table)
+		return nil, fmt.Errorf("table %q is not known", config.Table)
 	}
-	return nil, run, nil
+	return run, nil
 }
 
 func (c *conformanceCase) learningRates() error {
@@ -123,14 +123,14 @@ func (c *conformanceCase) tables(in, want any) error {
 	return c.json(c.Expected, want)
 }
 
-func metricsCase(c *conformanceCase) (needs, func() error, error) {
+func metricsCase(c *conformanceCase) (func() error, error) {
 	var config struct {
 		Classes int `json:"num_classes"`
 	}
 	if err := strict(c.Config, &config); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return nil, func() error { return c.metrics(config.Classes) }, nil
+	return func() error { return c.metrics(config.Classes) }, nil
 }
 
 func (c *conformanceCase) metrics(classes int) error {
@@ -151,9 +151,8 @@ func (c *conformanceCase) metrics(classes int) error {
 	if err != nil {
 		return err
 	}
-	wrong := r.ErrorRate()
 	got := map[string]*float64{
-		"accuracy": &r.Accuracy, "error_rate": &wrong, "macro_f1": &r.MacroF1, "worst_case_acc": &r.Worst, "mean_acc": &r.Mean,
+		"accuracy": &r.Accuracy, "error_rate": &r.Error, "macro_f1": &r.MacroF1, "worst_case_acc": &r.Worst, "mean_acc": &r.Mean,
 		"hmean_acc": &r.Harmonic, "gmean_acc": &r.Geometric, "many_acc": r.Many, "med_acc": r.Medium, "few_acc": r.Few,
 	}
 	var faults []string
@@ -178,7 +177,7 @@ func (c *conformanceCase) metrics(classes int) error {
 	return nil
 }
 
-func longTailCase(c *conformanceCase) (needs, func() error, error) {
+func longTailCase(c *conformanceCase) (func() error, error) {
 	var config struct {
 		Classes int             `json:"num_classes"`
 		Largest int             `json:"max_per_class"`
@@ -186,9 +185,9 @@ func longTailCase(c *conformanceCase) (needs, func() error, error) {
 		Factor  float64         `json:"imb_factor"`
 	}
 	if err := strict(c.Config, &config); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return nil, func() error {
+	return func() error {
 		var want struct {
 			Counts []int `json:"counts"`
 		}

@@ -3,38 +3,15 @@ package node
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
 
-// pending lists what the conformance cases ask for and lift cannot do yet. A case that needs one of these is
-// run all the same: it must fail. Once it passes, its entry must go; a case that fails for any other reason is red.
-var pending = needs{
-	"kind checkpoint", "kind init", "kind tokenizer", "kind zero_shot",
-	"head_init 1_shot", "head_init 10_shot", "head_init 100_shot", "head_init linear_probe", "head_init text_feat",
-	"loader hf-clip", "loader hf-vit", "loader npz", "loader openai", "loader timm .pth",
-	"hostile hf-clip", "hostile lift-checkpoint", "hostile npz",
-	"image WebP",
-	"peft bias_tuning", "peft ln_tuning", "peft vpt_shallow", "peft vpt_deep", "peft adapter", "peft lora", "peft lora_mlp",
-	"peft ssf_attn", "peft ssf_mlp", "peft ssf_ln", "peft mask",
-	"classifier L2NormedClassifier", "classifier LayerNormedClassifier",
-	"loss Focal", "loss LDAM", "loss CB", "loss GRW", "loss BS", "loss LADE",
-}
-
-// needs names what a case requires, as in pending.
-type needs []string
-
-// errNotBuilt is how a case ends that nothing can run yet.
-var errNotBuilt = errors.New("not built yet")
-
-// kinds has a reader for each kind of case. It decodes the case's config strictly and returns what the case needs and
-// how to run it; an error is a fault of the case, and red whatever is pending.
-var kinds = map[string]func(c *conformanceCase) (needs, func() error, error){
+// kinds has a reader for each kind of case. It decodes the case's config strictly, so that what it does not know is red, and returns how to run it.
+var kinds = map[string]func(c *conformanceCase) (run func() error, err error){
 	"train":      trainCase,
 	"schedule":   scheduleCase,
 	"metrics":    metricsCase,
@@ -42,43 +19,12 @@ var kinds = map[string]func(c *conformanceCase) (needs, func() error, error){
 	"image":      imageCase,
 	"loader":     loaderCase,
 	"hostile":    hostileCase,
-	"checkpoint": unbuilt[checkpointConfig],
+	"checkpoint": checkpointCase,
 	"head_init":  headInitCase,
-	"init":       unbuilt[initConfig],
-	"tokenizer":  unbuilt[tokenizerConfig],
-	"zero_shot":  unbuilt[zeroShotConfig],
+	"init":       initCase,
+	"tokenizer":  tokenizerCase,
+	"zero_shot":  zeroShotCase,
 }
-
-// unbuilt reads a case of a kind that is not built, for its config must be known all the same.
-func unbuilt[config any](c *conformanceCase) (needs, func() error, error) {
-	return needs{"kind " + c.Kind}, func() error { return errNotBuilt }, strict(c.Config, new(config))
-}
-
-// The configs of the kinds that are not built.
-type (
-	checkpointConfig struct {
-		methodsConfig
-		Format     string `json:"format"`
-		Path       string `json:"path"`
-		Classes    int    `json:"num_classes"`
-		Classifier string `json:"classifier"`
-	}
-	initConfig struct {
-		methodsConfig
-		Width   int `json:"width"`
-		Patch   int `json:"patch"`
-		Classes int `json:"num_classes"`
-	}
-	tokenizerConfig struct {
-		Vocabulary string `json:"vocabulary"`
-		Context    int    `json:"context_length"`
-	}
-	zeroShotConfig struct {
-		ZeroShot   bool     `json:"zero_shot"`
-		Classnames []string `json:"classnames"`
-		Template   string   `json:"template"`
-	}
-)
 
 // TestConformance runs every case of the reference implementation that it finds, below LIFT_CONFORMANCE_DIR or, without it, in
 // shared/conformance beside the repository; where there is none, the few that the repository holds.
@@ -87,7 +33,7 @@ func TestConformance(t *testing.T) {
 		t.Skip("this build has no engine (CGO_ENABLED=0)")
 	}
 	root := conformanceDir(t)
-	var passed, waiting int
+	passed := 0
 	for _, path := range findCases(t, root) {
 		name, err := filepath.Rel(root, filepath.Dir(path))
 		if err != nil {
@@ -99,18 +45,13 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.t = t
-			switch reason, err := c.run(); {
-			case err != nil:
-				t.Error(err)
-			case reason != "":
-				waiting++
-				t.Skip(reason)
-			default:
-				passed++
+			if err := c.run(); err != nil {
+				t.Fatal(err)
 			}
+			passed++
 		})
 	}
-	t.Logf("%d cases passed, %d pending, in %s", passed, waiting, root)
+	t.Logf("%d cases passed in %s", passed, root)
 	if passed == 0 {
 		t.Errorf("no case passed in %s", root)
 	}
@@ -193,16 +134,20 @@ type conformanceCase struct {
 	t         *testing.T
 }
 
-// backboneDir is where the case's backbone lies: below the nearest directory above the case that has it, so that cases
-// may bring backbones of their own.
-func (c *conformanceCase) backboneDir() string {
+// backboneDir is where the case's backbone lies.
+func (c *conformanceCase) backboneDir() string { return c.above(c.Backbone) }
+
+// above is a directory that cases share: below the nearest directory above the case that has it, so that cases may bring
+// some of their own. A case's own directory may have the same name, and is none.
+func (c *conformanceCase) above(name string) string {
 	for dir := c.dir; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		path := filepath.Join(dir, c.Backbone)
-		if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path := filepath.Join(dir, name)
+		_, noCase := os.Stat(filepath.Join(path, "case.json"))
+		if info, err := os.Stat(path); err == nil && info.IsDir() && noCase != nil {
 			return path
 		}
 	}
-	return filepath.Join(c.root, c.Backbone)
+	return filepath.Join(c.root, name)
 }
 
 func readCase(root, path string) (*conformanceCase, error) {
@@ -236,23 +181,15 @@ func (c *conformanceCase) json(name string, v any) error {
 	return strict(b, v)
 }
 
-// run runs the case. It passed if both results are empty; pending says what it still waits for.
-func (c *conformanceCase) run() (waitsFor string, err error) {
+// run runs the case; it passed if there is no error.
+func (c *conformanceCase) run() error {
 	kind, ok := kinds[c.Kind]
 	if !ok {
-		return "", fmt.Errorf("kind %q is not known", c.Kind)
+		return fmt.Errorf("kind %q is not known", c.Kind)
 	}
-	needed, run, err := kind(c)
+	run, err := kind(c)
 	if err != nil {
-		return "", err
+		return err
 	}
-	missing := slices.DeleteFunc(slices.Clone(needed), func(s string) bool { return !slices.Contains(pending, s) })
-	err = run()
-	switch {
-	case len(missing) == 0:
-		return "", err
-	case err == nil:
-		return "", fmt.Errorf("it passes: take what it needs out of the table of pending parts: %s", strings.Join(missing, ", "))
-	}
-	return fmt.Sprintf("pending (%s): %v", strings.Join(missing, ", "), err), nil
+	return run()
 }

@@ -14,6 +14,7 @@ import (
 	"lift/configs"
 	"lift/model/checkpoint"
 	"lift/model/optim"
+	"lift/model/peft"
 	"lift/model/tensor"
 	"lift/model/vit"
 )
@@ -38,6 +39,24 @@ type methodsConfig struct {
 	VPTLen     *int            `json:"vpt_len"`
 	AdapterDim *int            `json:"adapter_dim"`
 	MaskRatio  *float64        `json:"mask_ratio"`
+}
+
+// peft is the section of a config that it amounts to.
+func (m *methodsConfig) peft() (*configs.PEFT, error) {
+	p := &configs.Default().PEFT
+	p.FullTuning, p.BiasTuning, p.LNTuning, p.VPTShallow, p.VPTDeep = m.FullTuning, m.BiasTuning, m.LNTuning, m.VPTShallow, m.VPTDeep
+	p.Adapter, p.AdaptFormer, p.LoRA, p.LoRAMLP = m.Adapter, m.AdaptFormer, m.LoRA, m.LoRAMLP
+	p.SSFAttn, p.SSFMLP, p.SSFLN, p.Mask = m.SSFAttn, m.SSFMLP, m.SSFLN, m.Mask
+	p.VPTLen, p.AdapterDim, p.MaskRatio = m.VPTLen, m.AdapterDim, m.MaskRatio
+	if s := string(m.Partial); s != "" && s != "null" {
+		if !strings.HasPrefix(s, "[") {
+			s = "[" + s + "]"
+		}
+		if err := json.Unmarshal([]byte(s), (*[]int)(&p.Partial)); err != nil {
+			return nil, fmt.Errorf("partial: %w", err)
+		}
+	}
+	return p, nil
 }
 
 // trainConfig is the config of a train case.
@@ -67,20 +86,16 @@ var classifiers = map[string]string{
 	"L2NormedClassifier": "l2normed", "LayerNormedClassifier": "layernormed",
 }
 
-func trainCase(c *conformanceCase) (needs, func() error, error) {
+func trainCase(c *conformanceCase) (func() error, error) {
 	var tc trainConfig
 	if err := strict(c.Config, &tc); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	cfg, err := tc.config()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	n := needs{"classifier " + tc.Classifier, "loss " + tc.Loss}
-	for _, m := range tuningMethods(&cfg.PEFT) {
-		n = append(n, "peft "+m)
-	}
-	return n, func() error {
+	return func() error {
 		return withDevice(c.t, func(dev tensor.Device) error { return c.train(&tc, cfg, dev) })
 	}, nil
 }
@@ -88,20 +103,11 @@ func trainCase(c *conformanceCase) (needs, func() error, error) {
 // config is the run's config that the case amounts to.
 func (tc *trainConfig) config() (*configs.Config, error) {
 	cfg := configs.Default()
-	cfg.PEFT = configs.PEFT{
-		FullTuning: tc.FullTuning, BiasTuning: tc.BiasTuning, LNTuning: tc.LNTuning, VPTShallow: tc.VPTShallow, VPTDeep: tc.VPTDeep,
-		Adapter: tc.Adapter, AdaptFormer: tc.AdaptFormer, LoRA: tc.LoRA, LoRAMLP: tc.LoRAMLP,
-		SSFAttn: tc.SSFAttn, SSFMLP: tc.SSFMLP, SSFLN: tc.SSFLN, Mask: tc.Mask,
-		VPTLen: tc.VPTLen, AdapterDim: tc.AdapterDim, MaskRatio: tc.MaskRatio,
+	p, err := tc.peft()
+	if err != nil {
+		return nil, err
 	}
-	if s := string(tc.Partial); s != "" && s != "null" {
-		if !strings.HasPrefix(s, "[") {
-			s = "[" + s + "]"
-		}
-		if err := json.Unmarshal([]byte(s), (*[]int)(&cfg.PEFT.Partial)); err != nil {
-			return nil, fmt.Errorf("partial: %w", err)
-		}
-	}
+	cfg.PEFT = *p
 	cfg.Head.Classifier, cfg.Head.Scale, cfg.Loss.Type = classifiers[tc.Classifier], tc.Scale, tc.Loss
 	if tc.Precision != "fp32" || cfg.Head.Classifier == "" {
 		return nil, fmt.Errorf("prec %q or classifier %q is not known", tc.Precision, tc.Classifier)
@@ -176,6 +182,10 @@ func (c *conformanceCase) trainOn(tc *trainConfig, cfg *configs.Config, w *vit.W
 
 func newTrainingRun(tc *trainConfig, cfg *configs.Config, w *vit.Weights, dev tensor.Device, inputs map[string]checkpoint.NamedTensor) (*trainingRun, error) {
 	o := networkOptions{Weights: w, Config: cfg, Classes: tc.Classes, Counts: tc.Counts}
+	var err error
+	if o.Masks, err = masksIn(inputs); err != nil {
+		return nil, err
+	}
 	ps, err := newParams(o)
 	if err != nil {
 		return nil, err
@@ -205,6 +215,24 @@ func newTrainingRun(tc *trainConfig, cfg *configs.Config, w *vit.Weights, dev te
 	return r, err
 }
 
+// masksIn are the masks among the inputs.
+func masksIn(inputs map[string]checkpoint.NamedTensor) (map[string]peft.Mask, error) {
+	values := map[string][]byte{}
+	for name, t := range inputs {
+		if masked, ok := strings.CutPrefix(name, maskPrefix); ok {
+			values[masked] = t.Data
+		}
+	}
+	return masksOf(values)
+}
+
+// note notes a parameter's values under each of its names.
+func (r *trainingRun) note(got map[string][]float32, prefix string, i int, values []float32) {
+	for _, name := range append([]string{r.params.Names()[i]}, r.params.Aliases(i)...) {
+		got[prefix+name] = values
+	}
+}
+
 // step makes one step over the batch of sample ids and notes in got what the reference noted.
 func (r *trainingRun) step(epoch int, batch []int64, got map[string][]float32) error {
 	images, labels := r.gather(batch)
@@ -224,8 +252,8 @@ func (r *trainingRun) step(epoch int, batch []int64, got map[string][]float32) e
 	}
 	if r.steps == 0 {
 		got["loss"] = []float32{float32(loss)}
-		for i, name := range r.params.Names() {
-			got["grad."+name] = grads[i]
+		for i, g := range grads {
+			r.note(got, "grad.", i, g)
 		}
 	}
 	lr := float32(optim.CosineLR(r.LR, epoch, r.Epochs))
@@ -233,8 +261,8 @@ func (r *trainingRun) step(epoch int, batch []int64, got map[string][]float32) e
 		r.params.Update(i, g, lr, float32(r.Momentum), float32(r.WeightDecay))
 	}
 	r.steps++
-	for i, name := range r.params.Names() {
-		got[fmt.Sprintf("after.%d.%s", r.steps, name)] = slices.Clone(r.params.Values(i))
+	for i := range grads {
+		r.note(got, fmt.Sprintf("after.%d.", r.steps), i, slices.Clone(r.params.Values(i)))
 	}
 	return nil
 }
@@ -294,17 +322,17 @@ func (r *trainingRun) gather(ids []int64) (images []float32, labels []int32) {
 
 // backboneInfo is a backbone.json, or the architecture of a loader case.
 type backboneInfo struct {
-	Family     string          `json:"family"`
-	Width      int             `json:"width"`
-	Layers     int             `json:"layers"`
-	Heads      int             `json:"heads"`
-	MLP        int             `json:"mlp_width"`
-	Patch      int             `json:"patch"`
-	Resolution int             `json:"resolution"`
-	EmbedDim   int             `json:"embed_dim"`
-	Eps        float32         `json:"ln_eps"`
-	Activation string          `json:"activation"`
-	Text       json.RawMessage `json:"text"`
+	Family     string    `json:"family"`
+	Width      int       `json:"width"`
+	Layers     int       `json:"layers"`
+	Heads      int       `json:"heads"`
+	MLP        int       `json:"mlp_width"`
+	Patch      int       `json:"patch"`
+	Resolution int       `json:"resolution"`
+	EmbedDim   int       `json:"embed_dim"`
+	Eps        float32   `json:"ln_eps"`
+	Activation string    `json:"activation"`
+	Text       *textInfo `json:"text"`
 }
 
 // check compares what was inferred from the weights.
@@ -312,10 +340,13 @@ func (b *backboneInfo) check(a vit.Arch) error {
 	want := vit.Arch{
 		Family: vit.Family(b.Family), Width: b.Width, Layers: b.Layers, Heads: b.Heads, MLP: b.MLP,
 		Patch: b.Patch, Resolution: b.Resolution, Eps: b.Eps,
+		Activation: map[string]tensor.Activation{"gelu": tensor.GELU, "quick_gelu": tensor.QuickGELU}[b.Activation],
 	}
-	activation := map[vit.Family]string{vit.CLIP: "quick_gelu", vit.Timm: "gelu"}[a.Family]
-	if a != want || activation != b.Activation {
-		return fmt.Errorf("inferred %v with %s; it is %v with %s", a, activation, want, b.Activation)
+	if b.Activation != "gelu" && b.Activation != "quick_gelu" {
+		return fmt.Errorf("activation %q is not known", b.Activation)
+	}
+	if a != want {
+		return fmt.Errorf("inferred %v; it is %v", a, want)
 	}
 	return nil
 }

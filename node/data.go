@@ -38,7 +38,10 @@ func rawSource(cfg *configs.Config, split string) sharding.Source {
 	src := splitSource(cfg, split)
 	raw := sharding.Source{
 		Format: src.Format, Path: src.Path, Images: src.Images, Labels: src.Labels,
-		Classnames: cfg.Data.Classnames, Split: split, EveryClass: split == splitTrain,
+		Classnames: cfg.Data.Classnames, Category: cfg.Data.Category, Split: split, EveryClass: split == splitTrain,
+	}
+	if split == splitTrain && cfg.Data.Imbalance != nil {
+		raw.Imbalance = *cfg.Data.Imbalance
 	}
 	if src.Format == "list" {
 		raw.Path, raw.Images, raw.Labels = src.Labels, src.Path, ""
@@ -46,12 +49,9 @@ func rawSource(cfg *configs.Config, split string) sharding.Source {
 	return raw
 }
 
-// shardSource is where PackData puts a split.
+// shardSource is where PackData puts a split. What data.classnames, data.category and data.imbalance say is in it already.
 func shardSource(cfg *configs.Config, split string) sharding.Source {
-	return sharding.Source{
-		Format: "shards", Path: filepath.Join(cfg.Data.Shards, split),
-		Classnames: cfg.Data.Classnames, Split: split, EveryClass: split == splitTrain,
-	}
+	return sharding.Source{Format: "shards", Path: filepath.Join(cfg.Data.Shards, split), Split: split, EveryClass: split == splitTrain}
 }
 
 // openSplit opens one split: from data.shards where that is set and holds it, else from its source.
@@ -117,7 +117,9 @@ func packSplit(ctx context.Context, cfg *configs.Config, split, dir string, ther
 	if !there {
 		log.Info("packing", "split", split, "samples", src.Len(), "into", dir)
 	}
-	return sharding.Pack(ctx, src, dir, cfg.Data.SamplesPerShard)
+	return sharding.Pack(ctx, src, dir, sharding.PackOptions{
+		SamplesPerShard: cfg.Data.SamplesPerShard, KeepCorrupt: cfg.Data.OnError == "skip",
+	})
 }
 
 // isDir says whether path is a directory; a path that is not there is none.
@@ -134,9 +136,38 @@ func isDir(path string) (bool, error) {
 	return true, nil
 }
 
+// trainKind is what data.augment makes of training images.
+func trainKind(cfg *configs.Config) sharding.TransformKind {
+	if cfg.Data.Augment == "minimalist" {
+		return sharding.TrainMinimalist
+	}
+	return sharding.Train
+}
+
+// evalKind is what eval.tte and eval.tte_mode make of evaluated images.
+func evalKind(cfg *configs.Config) sharding.TransformKind {
+	if !cfg.Eval.TTE {
+		return sharding.Test
+	}
+	switch cfg.Eval.TTEMode {
+	case "tencrop":
+		return sharding.TestTen
+	case "randaug":
+		return sharding.TestRandom
+	default:
+		return sharding.TestFive
+	}
+}
+
 // newTransform is the transform of one kind, normalising as the configuration says, or else the backbone's family.
 func newTransform(cfg *configs.Config, arch vit.Arch, kind sharding.TransformKind) *sharding.Transform {
-	t := &sharding.Transform{Kind: kind, Resolution: cfg.Model.Resolution}
+	t := &sharding.Transform{
+		Kind: kind, Resolution: cfg.Model.Resolution, Expand: cfg.Eval.Expand, Times: cfg.Eval.RandAugTimes,
+		Schedule: sharding.CropSchedule(cfg.Data.AugmentSchedule), Epochs: cfg.Train.Epochs,
+	}
+	if cfg.Data.Interpolation == "bicubic" {
+		t.Interpolation = sharding.Bicubic
+	}
 	t.Mean, t.Std = arch.Family.ImageStats()
 	for c := range 3 {
 		if cfg.Model.ImageMean != nil {

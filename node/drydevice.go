@@ -9,21 +9,21 @@ import (
 // dryDevice computes nothing: a network stepped on it takes the memory that a real step would, so that its size is known before a run.
 // The memory is never touched, so it costs address space only.
 type dryDevice struct {
-	held map[unsafe.Pointer][]byte
+	held map[unsafe.Pointer][]uint64
 }
 
 var _ tensor.Device = (*dryDevice)(nil)
 
-func newDryDevice() *dryDevice { return &dryDevice{held: map[unsafe.Pointer][]byte{}} }
+func newDryDevice() *dryDevice { return &dryDevice{held: map[unsafe.Pointer][]uint64{}} }
 
 // Name implements tensor.Device.
 func (d *dryDevice) Name() string { return "dry: computes nothing" }
 
 // Alloc implements tensor.Device.
 func (d *dryDevice) Alloc(bytes int) (tensor.Memory, error) {
-	b := make([]byte, max(bytes, 1))
-	p := unsafe.Pointer(unsafe.SliceData(b))
-	d.held[p] = b
+	words := make([]uint64, bytes/8+1) // aligned, be it for one byte
+	p := unsafe.Pointer(unsafe.SliceData(words))
+	d.held[p] = words
 	return tensor.Memory{Ptr: p, Bytes: bytes, Host: true}, nil
 }
 
@@ -40,6 +40,10 @@ func (d *dryDevice) Close() error { clear(d.held); return nil }
 
 func (*dryDevice) Upload(tensor.Tensor, []float32)                               {}
 func (*dryDevice) Download([]float32, tensor.Tensor)                             {}
+func (*dryDevice) UploadInts(tensor.Tensor, []int32)                             {}
+func (*dryDevice) Scatter(_, _, _ tensor.Tensor)                                 {}
+func (*dryDevice) Gather(_, _, _ tensor.Tensor, _ int, _ bool)                   {}
+func (*dryDevice) SampledProduct(_, _, _, _ tensor.Tensor, _ int, _ bool)        {}
 func (*dryDevice) Product(tensor.Product)                                        {}
 func (*dryDevice) SumRows(_, _ tensor.Tensor, _ bool)                            {}
 func (*dryDevice) Fill(tensor.Tensor, float32)                                   {}
@@ -61,5 +65,6 @@ func (*dryDevice) AttentionBackward(_, _, _, _, _ tensor.Tensor, _ tensor.Heads)
 func (*dryDevice) Patches(_, _ tensor.Tensor, _ int)                             {}
 func (*dryDevice) CopyTokens(_, _ tensor.Tensor, _, _, _ int, _ bool)            {}
 func (*dryDevice) SumBatch(_, _ tensor.Tensor, _, _ int, _ bool)                 {}
-func (*dryDevice) SoftmaxCrossEntropy(_, _, _ tensor.Tensor, _ []int32, _ []float32, _ float32) {
+func (*dryDevice) SoftmaxCrossEntropy(_, _, _ tensor.Tensor, _ []int32, _ tensor.LossTerms, _ float32) {
 }
+func (*dryDevice) LADE(_, _, _ tensor.Tensor, _ []int32, _ tensor.LADETerms, _ float32) {}

@@ -2,57 +2,175 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
+	"log/slog"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"lift/configs"
 	"lift/coordinator/liftpb"
 	"lift/metrics"
+	"lift/model/checkpoint"
 	"lift/sharding"
 )
 
-// evaluate judges the parameters on the evaluation split: each sample once, in micro-batches dealt to all members; the counts by
-// class are integers, so the figures do not depend on who computed what. All members return the same report.
-func (t *trainer) evaluate(ctx context.Context, final bool) (*metrics.Report, error) {
-	start := time.Now()
-	t.reportPhase("evaluation", 0)
-	work := t.bench.evalSweep(t.feed.devices, t.self)
-	counts, err := countPredictions(ctx, work, t.pool, t.bench.train.NumClasses(), func(done float64) { t.reportPhase("evaluation", done) })
-	if err != nil {
-		return nil, fmt.Errorf("evaluating after step %d: %w", t.committed, err)
-	}
-	if err := t.reducer.Reduce(ctx, counts.Values()); err != nil {
-		return nil, fmt.Errorf("evaluating after step %d: %w", t.committed, err)
-	}
-	report, err := counts.Report(groupCounts(t.cfg, t.bench.train.Counts()))
-	if err != nil {
-		return nil, fmt.Errorf("evaluating after step %d: %w", t.committed, err)
-	}
-	t.evals += time.Since(start)
-	return report, t.tellAccuracy(ctx, report, final)
+// Evaluation is what Evaluate finds: the figures, and what they are made of.
+type Evaluation struct {
+	Split string `json:"split"`
+	*metrics.Report
+	Classes   []EvaluatedClass   `json:"classes"`
+	Confusion *metrics.Confusion `json:"-"`
 }
 
-// countPredictions runs a sweep of the evaluation split and counts what the networks predict.
-func countPredictions(ctx context.Context, work *sweep, p *pool, classes int, progress func(float64)) (*metrics.Counts, error) {
-	var mu sync.Mutex
-	counts := metrics.NewCounts(classes)
-	err := work.run(ctx, p, progress, func(d *device, batch *sharding.Batch) error {
-		m := len(batch.Labels)
-		logits := d.scratch(m * classes)
-		if err := d.net.Logits(batch.Images, m, logits); err != nil {
+// EvaluatedClass is one class of an Evaluation.
+type EvaluatedClass struct {
+	Class        int           `json:"class"`
+	Name         string        `json:"name"`
+	Group        metrics.Group `json:"group"`
+	TrainSamples int           `json:"train_samples"`
+	Samples      int64         `json:"samples"`  // evaluated
+	Accuracy     *float64      `json:"accuracy"` // percent; nil without samples
+}
+
+// Evaluate judges adapters on the configuration's evaluation split, on this host alone, with node.devices devices. log may be nil.
+func Evaluate(ctx context.Context, cfg *configs.Config, adapters string, log *slog.Logger) (e *Evaluation, err error) {
+	if !EngineBuilt {
+		return nil, ErrNoEngine
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b, err := openBench(ctx, cfg, log, adapters)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	progress := func(done float64) { log.Info("evaluating", "done", done) }
+	predicted, err := b.predictClasses(ctx, b.evalSweep([]int{b.pool.size}, 0), b.train.NumClasses(), tunedLogits, progress)
+	if err != nil {
+		return nil, err
+	}
+	return b.judge(predicted)
+}
+
+// logitsFunc computes the logits [n, classes] of images [n, 3, R, R] on a device.
+type logitsFunc func(d *device, images []float32, n int, out []float32) error
+
+// tunedLogits are the trained network's.
+func tunedLogits(d *device, images []float32, n int, out []float32) error {
+	return d.net.Logits(images, n, out)
+}
+
+// predictClasses runs a sweep of the evaluation split. Of each sample in it the result has 1 + the predicted class, of others (dealt to other
+// members, or skipped) 0: so the sum over all members has all predictions.
+func (b *workbench) predictClasses(ctx context.Context, work *sweep, classes int, logits logitsFunc, progress func(float64)) ([]int64, error) {
+	predicted := make([]int64, b.eval.Len())
+	err := b.eachLogits(ctx, work, classes, logits, progress, func(id int, logits []float32) error {
+		class := metrics.ArgMax(logits)
+		if class < 0 {
+			return fmt.Errorf("sample %d has no prediction, for its logits are not finite", id)
+		}
+		predicted[id] = int64(class) + 1 // no other device has this sample
+		return nil
+	})
+	return predicted, err
+}
+
+// eachLogits calls f with the logits of each sample of a sweep, averaged over its crops, on several devices at once. The logits are f's during
+// the call only.
+func (b *workbench) eachLogits(ctx context.Context, work *sweep, classes int, logits logitsFunc, progress func(float64), f func(id int, logits []float32) error) error {
+	crops := work.request.Transform.Crops()
+	return work.run(ctx, b.pool, progress, func(d *device, batch *sharding.Batch) error {
+		m := len(batch.Samples)
+		out := d.scratch(m * classes)
+		of := func(images []float32, n int, out []float32) error { return logits(d, images, n, out) }
+		if err := averageCrops(batch.Images, m, crops, b.cfg.Train.MicroBatchSize, classes, of, out); err != nil {
 			return err
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		for i, label := range batch.Labels {
-			if err := counts.Add(int(label), metrics.ArgMax(logits[i*classes:(i+1)*classes])); err != nil {
-				return fmt.Errorf("sample %d has no prediction, for its logits are not finite: %w", batch.Samples[i], err)
+		for i, id := range batch.Samples {
+			if err := f(id, out[i*classes:(i+1)*classes]); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
-	return counts, err
+}
+
+// judge makes figures of predictions, as predictClasses returns them and summed over all members.
+func (b *workbench) judge(predicted []int64) (*Evaluation, error) {
+	counts := metrics.NewCounts(b.train.NumClasses())
+	e := &Evaluation{Split: b.cfg.Eval.Split, Confusion: metrics.NewConfusion(b.train.Classes())}
+	skipped := int64(0)
+	for id, p := range predicted {
+		if p == 0 {
+			skipped++
+			continue
+		}
+		label := b.eval.Sample(id).Label
+		if err := counts.Add(label, int(p)-1); err != nil {
+			return nil, err
+		}
+		e.Confusion.Add(label, int(p)-1)
+	}
+	groups := groupCounts(b.cfg, b.train.Counts())
+	var err error
+	if e.Report, err = counts.Report(groups); err != nil {
+		return nil, err
+	}
+	e.Skipped = skipped
+	for c, name := range b.train.Classes() {
+		e.Classes = append(e.Classes, EvaluatedClass{
+			Class: c, Name: name, Group: metrics.GroupOf(groups[c]), TrainSamples: b.train.Counts()[c], Samples: counts.Of(c), Accuracy: e.PerClass[c],
+		})
+	}
+	return e, nil
+}
+
+// evaluate judges the parameters on the evaluation split: each sample once, in micro-batches dealt to all members; the predictions
+// are gathered as integers, so the figures do not depend on who computed what. All members return the same report.
+func (t *trainer) evaluate(ctx context.Context, final bool) (*metrics.Report, error) {
+	start := time.Now()
+	t.reportPhase("evaluation", 0)
+	e, err := t.judgeAll(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("evaluating after step %d: %w", t.committed, err)
+	}
+	if t.files != nil && t.cfg.Eval.Confusion {
+		if err := WriteConfusion(filepath.Join(t.files.dir, ConfusionFile), e.Confusion); err != nil {
+			return nil, err
+		}
+	}
+	t.evals += time.Since(start)
+	return e.Report, t.tellAccuracy(ctx, e.Report, final)
+}
+
+// judgeAll is evaluate's work, shared by all members.
+func (t *trainer) judgeAll(ctx context.Context) (*Evaluation, error) {
+	b := t.bench
+	progress := func(done float64) { t.reportPhase("evaluation", done) }
+	predicted, err := b.predictClasses(ctx, b.evalSweep(t.feed.devices, t.self), b.train.NumClasses(), tunedLogits, progress)
+	if err != nil {
+		return nil, err
+	}
+	for chunk := range slices.Chunk(predicted, gatherChunk) {
+		if err := t.reducer.Reduce(ctx, chunk); err != nil {
+			return nil, err
+		}
+	}
+	return b.judge(predicted)
+}
+
+// ConfusionFile is the confusion matrix in run.dir.
+const ConfusionFile = "confusion.csv"
+
+// WriteConfusion writes a confusion matrix as CSV; the file appears whole or not at all.
+func WriteConfusion(path string, c *metrics.Confusion) error {
+	if err := checkpoint.Replace(path, c.WriteCSV); err != nil {
+		return fmt.Errorf("the confusion matrix could not be written: %w", err)
+	}
+	return nil
 }
 
 // groupCounts are the class counts that decide what is many, medium and few: the training set's, or those that

@@ -13,6 +13,7 @@ type feed struct {
 	schedule  sharding.Schedule
 	seed      uint64
 	transform *sharding.Transform
+	skip      bool // images that do not decode
 	loader    *sharding.Loader
 	devices   []int // of each member of the generation
 	self      int   // this member
@@ -56,7 +57,7 @@ func (f *feed) ask() {
 	for _, k := range f.assigned(f.next) {
 		epoch, ids := f.schedule.MicroBatch(f.seed, f.next, k)
 		pending = append(pending, f.loader.Prefetch(sharding.Request{
-			Samples: ids, Epoch: epoch, Transform: f.transform, Seed: f.seed,
+			Samples: ids, Epoch: epoch, Transform: f.transform, Seed: f.seed, SkipCorrupt: f.skip,
 		}))
 	}
 	f.queued[f.next] = pending

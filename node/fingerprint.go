@@ -25,6 +25,8 @@ const (
 	fingerprintClasses    = 100
 	fingerprintBottleneck = 8
 	fingerprintPrompts    = 2
+	fingerprintSparse     = 61 // of so many values a mask trains one: their gradient is computed one by one,
+	fingerprintDense      = 3  // and here as a whole
 )
 
 // fingerprint is the sha256 of the loss and of all gradients of a made-up micro-batch of one image through every family of
@@ -64,7 +66,7 @@ func (f *fingerprinter) image() *autograd.Var {
 	pixels := t.Input(f.tensor(1, 1, 3, side, side))
 	tokens := t.PatchEmbed(pixels, t.Input(f.tensor(0.05, s.width, 3, s.patch, s.patch)), f.weight(0.1, s.width),
 		f.weight(0.1, s.width), f.weight(0.1, 1+s.grid*s.grid, s.width))
-	return t.ConcatTokens(tokens, f.weight(0.1, fingerprintPrompts, s.width))
+	return t.ConcatTokens(tokens, 1+s.grid*s.grid, f.weight(0.1, fingerprintPrompts, s.width))
 }
 
 // block is a transformer block with each kind of adapter's operations, then the class token's block: [1, 1, width].
@@ -73,26 +75,51 @@ func (f *fingerprinter) block(x *autograd.Var) *autograd.Var {
 	scale := float32(1 / math.Sqrt(float64(s.width)))
 	qkv := f.weight(scale, 3*s.width, s.width)
 	h := t.ScaleShift(f.norm(x), f.weight(1, s.width), f.weight(0.1, s.width))
-	a := t.Attention(t.Linear(h, qkv, f.weight(0.1, 3*s.width)), s.heads)
-	x = t.Add(x, t.Linear(a, f.weight(scale, s.width, s.width), f.weight(0.1, s.width)))
+	q := t.AddProducts(t.Linear(h, qkv, f.weight(0.1, 3*s.width)), f.lowRank(h, 0), f.lowRank(h, 2*s.width))
+	a := t.Attention(q, s.heads)
+	x = t.Add(x, t.Linear(a, f.masked(scale, fingerprintSparse, s.width, s.width), f.masked(0.1, fingerprintSparse, s.width)))
 
 	h = f.norm(x)
 	m := t.GELU(t.Linear(h, f.weight(scale, s.mlp, s.width), f.weight(0.1, s.mlp)))
-	m = t.Linear(m, f.weight(scale, s.width, s.mlp), f.weight(0.1, s.width))
+	m = t.Linear(m, f.masked(scale, fingerprintDense, s.width, s.mlp), f.weight(0.1, s.width))
 	down := t.ReLU(t.Linear(h, f.weight(scale, fingerprintBottleneck, s.width), f.weight(0.1, fingerprintBottleneck)))
 	x = t.AddScaled(t.Add(x, m), t.Linear(down, f.weight(0.3, s.width, fingerprintBottleneck), f.weight(0.1, s.width)), f.weight(1, 1))
 
 	h = f.norm(t.QuickGELU(x))
 	query := t.Linear(t.SliceTokens(h, 0, 1), t.Rows(qkv, 0, s.width), nil)
-	return t.ClassAttention(query, t.Linear(h, t.Rows(qkv, s.width, 3*s.width), nil), s.heads)
+	return t.CrossAttention(query, t.Linear(h, t.Rows(qkv, s.width, 3*s.width), nil), s.heads)
 }
 
-// loss is a cosine classifier's, logit-adjusted.
+// lowRank is a product of two thin matrices that adds to the columns from col on.
+func (f *fingerprinter) lowRank(x *autograd.Var, col int) autograd.Term {
+	down := f.tape.MatMul(x, f.weight(0.1, f.shape.width, fingerprintBottleneck))
+	return autograd.Term{U: down, W: f.weight(0.1, fingerprintBottleneck, f.shape.width), Col: col}
+}
+
+// masked is a frozen weight of values within ±scale, of which one in every is trained.
+func (f *fingerprinter) masked(scale float32, every int, dims ...int) *autograd.Var {
+	w := f.tensor(scale, dims...)
+	var index []int32
+	for p := 0; p < w.Len(); p += every {
+		index = append(index, int32(p))
+	}
+	values := &autograd.Param{Name: "fingerprint", Value: f.tensor(scale, len(index)), Trainable: true}
+	return f.tape.Masked(f.tape.Input(w), &autograd.Masked{Values: values, Index: index})
+}
+
+// loss is a cosine classifier's, with every term that a loss may have. LADE's own goes into the hash.
 func (f *fingerprinter) loss(x *autograd.Var) *autograd.Var {
-	t := f.tape
-	class := t.NormalizeRows(f.weight(1, fingerprintClasses, f.shape.width), 1e-12)
+	const c = fingerprintClasses
+	t, labels := f.tape, []int32{7}
+	class := t.NormalizeRows(f.weight(1, c, f.shape.width), 1e-12)
 	logits := t.Scale(t.Linear(t.NormalizeRows(x, 1e-12), class, nil), 25)
-	return t.SoftmaxCrossEntropy(logits, []int32{7}, f.values(1, fingerprintClasses), 0.5)
+	loss := t.SoftmaxCrossEntropy(logits, labels,
+		tensor.LossTerms{Adjust: f.values(1, c), Margin: f.values(1, c), Weight: f.values(1, c), Focal: true}, 0.5)
+	lade, derivative := f.tensor(0, 1), f.tensor(0, 1, c)
+	f.dev.LADE(lade, derivative, logits.Value(), labels, tensor.LADETerms{Prior: f.values(1, c), Shift: f.values(1, c), Lambda: 0.1, Weight: 0.1}, 0.5)
+	f.add(lade)
+	f.add(derivative)
+	return loss
 }
 
 // norm is a LayerNorm with weights of its own.

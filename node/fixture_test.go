@@ -125,7 +125,7 @@ func writeBackbone(t testing.TB, path string, seed uint64, edit ...func(map[stri
 		for _, d := range shape {
 			n *= d
 		}
-		s := stream.New(seed, stream.Synthetic, 1, tensorID(name))
+		s := stream.New(seed, stream.Synthetic, 1, stream.ID(name))
 		values := make([]float32, n)
 		for i := range values {
 			values[i] = float32(0.3 * s.Normal())

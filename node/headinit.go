@@ -14,24 +14,35 @@ import (
 // headWeight is the classifier's weight among the trained parameters, [classes, width].
 const headWeight = "head.weight"
 
-// initHead gives the head its first weights, as the configuration's head.init says.
+// initHead gives the head its first weights, as the configuration's head.init says. A linear head's bias stays 0.
 func (t *trainer) initHead(ctx context.Context) error {
-	if t.cfg.Head.Init != "class_mean" {
-		return fmt.Errorf("head.init %q is not built", t.cfg.Head.Init)
+	counts := t.bench.train.Counts()
+	switch init := t.cfg.Head.Init; init {
+	case "class_mean":
+		return t.classMeans(ctx, nil, counts)
+	case "1_shot", "10_shot", "100_shot":
+		train := t.bench.train
+		shots := shotsOf[init]
+		only := chooseShots(t.cfg.Train.Seed, train.Len(), len(counts), shots, func(id int) int { return train.Sample(id).Label })
+		return t.classMeans(ctx, only, fewer(counts, shots))
+	case "linear_probe":
+		return t.linearProbe(ctx, counts)
+	case "text_feat":
+		return t.textHead(ctx)
+	default:
+		return fmt.Errorf("head.init %q is not known", init)
 	}
-	return t.classMeans(ctx)
 }
 
-// classMeans sets each class's weight to the unit vector along the mean feature of its training images: plain transform, no tuner.
+// classMeans sets each class's weight to the unit vector along the mean feature of its training images, or of only some of them: plain
+// transform, no tuner. counts are how many of each class these are.
 // The features are summed as integers, in the steps of the gradients, over all nodes; the mean and its norm are taken once, in float64.
-// A linear head's bias stays 0.
-func (t *trainer) classMeans(ctx context.Context) error {
+func (t *trainer) classMeans(ctx context.Context, only []int, counts []int) error {
 	index := t.params.Index(headWeight)
 	if index < 0 {
-		return errors.New("the head has no weight to set")
+		return errNoHead
 	}
-	counts := t.bench.train.Counts()
-	sums, err := t.featureSums(ctx, counts)
+	sums, err := t.featureSums(ctx, only, counts)
 	if err != nil {
 		return err
 	}
@@ -41,29 +52,48 @@ func (t *trainer) classMeans(ctx context.Context) error {
 	return unitMeans(t.params.Values(index), sums, counts, t.cfg.Reduce.FractionBits)
 }
 
+// errNoHead is a run whose parameters hold no classifier.
+var errNoHead = errors.New("the head has no weight to set")
+
 // featureSums is this node's share of the sums of features by class: [classes * width] in fixed point.
-func (t *trainer) featureSums(ctx context.Context, counts []int) ([]int64, error) {
+func (t *trainer) featureSums(ctx context.Context, only []int, counts []int) ([]int64, error) {
 	b := t.bench
 	width := b.weights.Arch().Width
 	var mu sync.Mutex
 	sums := make([]int64, len(counts)*width)
 	fixed := make([]int64, t.cfg.Train.MicroBatchSize*width)
-	work := newSweep(b.trainLoader, b.train.Len(), t.cfg.Train.MicroBatchSize, b.transform(sharding.Plain), t.feed.devices, t.self, t.feed.ahead)
-	report := func(done float64) { t.reportPhase("head", done) }
-	err := work.run(ctx, t.pool, report, func(d *device, batch *sharding.Batch) error {
-		m := len(batch.Labels)
-		features := d.scratch(m * width)
-		if err := d.net.PlainFeatures(batch.Images, m, features); err != nil {
-			return err
-		}
+	work := b.trainSweep(sharding.Plain, only, t.feed.devices, t.self)
+	err := t.sweepFeatures(ctx, work, func(batch *sharding.Batch, features []float32) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if err := allreduce.Encode(fixed[:m*width], features, t.cfg.Reduce.FractionBits); err != nil {
-			return fmt.Errorf("the weights of %s are damaged: a feature of theirs cannot be summed: %w", t.cfg.Model.Backbone, err)
+		if err := t.encode(fixed[:len(features)], features); err != nil {
+			return err
 		}
-		return addByClass(sums, fixed[:m*width], batch.Labels, counts)
+		return addByClass(sums, fixed[:len(features)], batch.Labels, counts)
 	})
 	return sums, err
+}
+
+// sweepFeatures computes the features of a sweep's images without the tuner, and gives f each micro-batch's [m, width], from the devices'
+// goroutines.
+func (t *trainer) sweepFeatures(ctx context.Context, work *sweep, f func(batch *sharding.Batch, features []float32) error) error {
+	width := t.bench.weights.Arch().Width
+	report := func(done float64) { t.reportPhase("head", done) }
+	return work.run(ctx, t.pool, report, func(d *device, batch *sharding.Batch) error {
+		features := d.scratch(len(batch.Labels) * width)
+		if err := d.net.PlainFeatures(batch.Images, len(batch.Labels), features); err != nil {
+			return err
+		}
+		return f(batch, features)
+	})
+}
+
+// encode writes features in fixed point, in the steps of the gradients.
+func (t *trainer) encode(fixed []int64, features []float32) error {
+	if err := allreduce.Encode(fixed, features, t.cfg.Reduce.FractionBits); err != nil {
+		return fmt.Errorf("the weights of %s are damaged: a feature of theirs cannot be summed: %w", t.cfg.Model.Backbone, err)
+	}
+	return nil
 }
 
 // addByClass adds row i of rows to the sum of class labels[i]. A value that could make its class's sum wrap is refused.
@@ -96,8 +126,10 @@ func unitMeans(dst []float32, sums []int64, counts []int, bits int) error {
 			// The conversion keeps the product from being fused with the sum.
 			square += float64(mean[j] * mean[j])
 		}
-		// As torch's normalize: a zero mean stays zero.
-		norm := max(math.Sqrt(square), 1e-12)
+		if square == 0 { // a head of zeros would have no finite gradient
+			return fmt.Errorf("the features of class %d add up to nothing: none of its training images decodes, or the weights are damaged", c)
+		}
+		norm := math.Sqrt(square)
 		for j := range mean {
 			dst[c*width+j] = float32(mean[j] / norm)
 		}

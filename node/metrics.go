@@ -24,6 +24,7 @@ type meters struct {
 	step        prometheus.Gauge
 	stepSeconds prometheus.Histogram
 	images      prometheus.Counter
+	skipped     prometheus.Counter
 	checkpoints prometheus.Counter
 	worldSize   prometheus.Gauge
 	generation  prometheus.Gauge
@@ -56,6 +57,7 @@ func newMeters(version, deviceKind string, devices int, g gauges) *meters {
 	m.loss = gauge("loss", "Mean loss of the last committed step's batch.")
 	m.step = gauge("step", "Steps committed so far.")
 	m.images = counter("images_total", "Training images computed by this node.")
+	m.skipped = counter("skipped_images_total", "Training images that this node left out, for they do not decode (data.on_error: skip).")
 	m.checkpoints = counter("checkpoints_total", "Run states written by this node.")
 	m.worldSize = gauge("ring_world_size", "Members of the current generation; 0 before the first.")
 	m.generation = gauge("ring_generation", "Number of the current generation; 0 before the first.")

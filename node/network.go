@@ -9,6 +9,7 @@ import (
 	"lift/model/autograd"
 	"lift/model/head"
 	"lift/model/loss"
+	"lift/model/peft"
 	"lift/model/tensor"
 	"lift/model/vit"
 )
@@ -19,6 +20,8 @@ type networkOptions struct {
 	Config  *configs.Config
 	Classes int
 	Counts  []int // training images of each class
+	// Masks are the tuner's, by the name of what they mask; nil: drawn as the config says.
+	Masks map[string]peft.Mask
 }
 
 // network is the model of one device: backbone, tuner, head and loss on one tape. All its methods are called
@@ -49,11 +52,12 @@ type networkSeconds struct{ Forward, Backward time.Duration }
 
 // newNetwork builds the model on a device. The parameters' values are read from ps at every step: they must not change during one.
 func newNetwork(dev tensor.Device, o networkOptions, ps *paramSet) (*network, error) {
+	o.Masks = ps.Masks()
 	tuner, h, err := newModules(o)
 	if err != nil {
 		return nil, err
 	}
-	l, err := loss.New(o.Config.Loss.Type, loss.Options{Counts: o.Counts})
+	l, err := loss.New(o.Config.Loss.Type, loss.Options{Counts: o.Counts, Scale: o.Config.Head.Scale})
 	if err != nil {
 		return nil, err
 	}

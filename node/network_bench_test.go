@@ -5,7 +5,9 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -36,40 +38,61 @@ var benchmarkModels = []struct {
 	},
 }
 
-// BenchmarkStep times training steps of LIFT: forward and backward of a batch's micro-batches on one device and on all cores, the
-// exact sum of their gradients, and the update. Beside the time it reports
+// benchmarkMethods are the sets of methods that are timed: each alone, and none.
+func benchmarkMethods() []string {
+	return append(slices.Sorted(maps.Keys(methodSwitches(&configs.PEFT{}))), "none")
+}
+
+// BenchmarkStep times training steps of LIFT, one sub-benchmark a method, model and number of devices: forward and backward of a batch's
+// micro-batches on one device and on all cores, the exact sum of their gradients, and the update. Beside the time it reports
 //
 //	images/s
 //	peak-rss-MB    of the process so far: run one sub-benchmark alone to read it
 //	arena-MB       of activations, on each device
 //	allocs/op      by Go
 //	core-ms/op     processor time, on all cores: other than ns/op it hardly depends on what else the machine does
+//	GFLOP/op       floating-point operations of the step's products: what the method's arithmetic asks
 //	of-oneDNN-%    products a second of processor time, against that of the same products alone (repeated after the steps)
 func BenchmarkStep(b *testing.B) {
-	for _, m := range benchmarkModels {
-		backbone := sync.OnceValues(func() (*vit.Weights, error) { return vit.Random(m.arch, 1) })
-		for _, devices := range []int{1, runtime.NumCPU()} {
-			// The function below runs several times; after its first steps the process has repeated products too, which take memory.
-			peak := sync.OnceValue(func() float64 { return float64(usage(b, unix.RUSAGE_SELF).Maxrss) / 1024 })
-			b.Run(fmt.Sprintf("%s/devices=%d", m.name, devices), func(b *testing.B) {
-				w, err := backbone()
-				if err != nil {
-					b.Fatal(err)
-				}
-				c := configs.Default()
-				c.Model.Resolution, c.PEFT.AdaptFormer = m.arch.Resolution, true
-				if m.dim > 0 {
-					c.PEFT.AdapterDim = &m.dim
-				}
-				c.Train.BatchSize, c.Train.MicroBatchSize = m.batch, m.micro
-				counts := make([]int, m.classes)
-				for i := range counts {
-					counts[i] = 1 + i
-				}
-				benchmarkStep(b, networkOptions{Weights: w, Config: c, Classes: m.classes, Counts: counts}, devices, peak)
-			})
+	for _, method := range benchmarkMethods() {
+		for _, m := range benchmarkModels {
+			backbone := sync.OnceValues(func() (*vit.Weights, error) { return vit.Random(m.arch, 1) })
+			for _, devices := range slices.Compact([]int{1, runtime.NumCPU()}) {
+				// The function below runs several times; after its first steps the process has repeated products too, which take memory.
+				peak := sync.OnceValue(func() float64 { return float64(usage(b, unix.RUSAGE_SELF).Maxrss) / 1024 })
+				b.Run(fmt.Sprintf("%s/%s/devices=%d", method, m.name, devices), func(b *testing.B) {
+					w, err := backbone()
+					if err != nil {
+						b.Fatal(err)
+					}
+					o, err := benchmarkOptions(w, method, m.classes, m.dim)
+					if err != nil {
+						b.Fatal(err)
+					}
+					o.Config.Train.BatchSize, o.Config.Train.MicroBatchSize = m.batch, m.micro
+					benchmarkStep(b, o, devices, peak)
+				})
+			}
 		}
 	}
+}
+
+// benchmarkOptions is a network that one method tunes, or none.
+func benchmarkOptions(w *vit.Weights, method string, classes, dim int) (networkOptions, error) {
+	c := configs.Default()
+	c.Model.Resolution = w.Arch().Resolution
+	if dim > 0 {
+		c.PEFT.AdapterDim = &dim
+	}
+	counts := make([]int, classes)
+	for i := range counts {
+		counts[i] = 1 + i
+	}
+	o := networkOptions{Weights: w, Config: c, Classes: classes, Counts: counts}
+	if method == "none" {
+		return o, nil
+	}
+	return o, switchOn(&c.PEFT, method)
 }
 
 // stepper makes steps as a trainer does, on a batch that is always the same.
@@ -220,6 +243,7 @@ func reportShare(b *testing.B, s *stepper, busy float64) {
 	microBatches := float64(s.Config.Train.BatchSize / s.Config.Train.MicroBatchSize)
 	rate, alone := sum.all*microBatches/busy, sum.products/sum.seconds
 	b.ReportMetric(sum.arena/(1<<20), "arena-MB")
+	b.ReportMetric(sum.all*microBatches/1e9, "GFLOP/op")
 	b.ReportMetric(rate/1e9, "GFLOP/s-a-core")
 	b.ReportMetric(100*rate/alone, "of-oneDNN-%")
 }
@@ -262,11 +286,11 @@ func (r *recorder) replay(b *testing.B, dev tensor.Device) (ops, seconds float64
 	}
 	seconds = (processorSeconds(b, unix.RUSAGE_THREAD) - start) / times
 	for _, p := range r.products {
-		k := p.A.Cols()
+		k := p.ACols.Of(p.A.Cols()).Len()
 		if p.TransA {
 			k = p.A.Rows()
 		}
-		ops += 2 * float64(p.C.Len()) * float64(k)
+		ops += 2 * float64(p.C.Rows()) * float64(p.CCols.Of(p.C.Cols()).Len()) * float64(k)
 	}
 	return ops, seconds
 }

@@ -1,12 +1,9 @@
 package node
 
 import (
-	"errors"
 	"fmt"
-	"hash/fnv"
 	"slices"
 
-	"lift/configs"
 	"lift/model/autograd"
 	"lift/model/checkpoint"
 	"lift/model/head"
@@ -20,10 +17,12 @@ import (
 // then the head's.
 type paramSet struct {
 	params []trainedValues
+	masks  []peft.Mask // of the values that are trained at some positions only
 }
 
 type trainedValues struct {
 	name             string
+	aliases          []string // further names that the reference has for it
 	dims             []int
 	values, momentum []float32
 }
@@ -35,32 +34,25 @@ func newParams(o networkOptions) (*paramSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	ps := &paramSet{}
+	ps := &paramSet{masks: tuner.Masks}
 	for _, p := range trained(tuner, h) {
 		n := 1
 		for _, d := range p.dims {
 			n *= d
 		}
-		v := trainedValues{name: p.Name, dims: p.dims, values: make([]float32, n), momentum: make([]float32, n)}
-		s := stream.New(o.Config.Train.Seed, stream.Init, 0, tensorID(p.Name))
+		v := trainedValues{name: p.Name, aliases: p.aliases, dims: p.dims, values: make([]float32, n), momentum: make([]float32, n)}
+		s := stream.New(o.Config.Train.Seed, stream.Init, 0, stream.ID(p.Name))
 		p.init(v.values, &s)
 		ps.params = append(ps.params, v)
 	}
 	return ps, nil
 }
 
-// tensorID is the id of a parameter's random stream. It depends on the name alone, so that a parameter
-// starts the same whatever else is trained.
-func tensorID(name string) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(name)) // never fails
-	return h.Sum64()
-}
-
 // Len returns the number of parameters.
 func (ps *paramSet) Len() int { return len(ps.params) }
 
-// Names returns the parameters' names, which are the reference's.
+// Names returns the parameters' names, which are the reference's. Where that has several names for one parameter, the others are its
+// Aliases.
 func (ps *paramSet) Names() []string {
 	names := make([]string, ps.Len())
 	for i := range ps.params {
@@ -68,6 +60,9 @@ func (ps *paramSet) Names() []string {
 	}
 	return names
 }
+
+// Aliases returns parameter i's further names.
+func (ps *paramSet) Aliases(i int) []string { return ps.params[i].aliases }
 
 // Shapes returns the parameters' shapes.
 func (ps *paramSet) Shapes() [][]int {
@@ -84,9 +79,9 @@ func (ps *paramSet) Values(i int) []float32 { return ps.params[i].values }
 // Momentum returns parameter i's momentum itself.
 func (ps *paramSet) Momentum(i int) []float32 { return ps.params[i].momentum }
 
-// Index returns the index of a name, -1 if there is none.
+// Index returns the index of the parameter that has the name, -1 if there is none.
 func (ps *paramSet) Index(name string) int {
-	return slices.IndexFunc(ps.params, func(p trainedValues) bool { return p.name == name })
+	return slices.IndexFunc(ps.params, func(p trainedValues) bool { return p.name == name || slices.Contains(p.aliases, name) })
 }
 
 // Update changes parameter i by the gradient of the whole batch. No device may compute meanwhile; different parameters
@@ -114,8 +109,19 @@ func (ps *paramSet) tensors(of func(*paramSet, int) []float32) []checkpoint.Name
 	return out
 }
 
-// Load sets values and, unless nil, momentum from tensors in any order. It changes nothing unless every parameter is there once, in its shape, and
-// there is nothing else; the error names the first that is not.
+// AllTensors is Tensors and, beside them, each parameter of several names under its other ones: the names of the reference's checkpoint.
+func (ps *paramSet) AllTensors() []checkpoint.NamedTensor {
+	out := ps.Tensors()
+	for _, p := range ps.params {
+		for _, alias := range p.aliases {
+			out = append(out, checkpoint.Float32Tensor(alias, p.dims, p.values))
+		}
+	}
+	return out
+}
+
+// Load sets values and, unless nil, momentum from tensors in any order. It changes nothing unless every parameter is there, in its shape and
+// each of its names at most once, and there is nothing else; the error names the first that is not.
 func (ps *paramSet) Load(values, momentum []checkpoint.NamedTensor) error {
 	from, err := ps.match(values)
 	if err != nil {
@@ -138,28 +144,34 @@ func (ps *paramSet) Load(values, momentum []checkpoint.NamedTensor) error {
 
 // match returns the values that the tensors hold for each parameter.
 func (ps *paramSet) match(tensors []checkpoint.NamedTensor) ([][]float32, error) {
-	found := make([][]float32, ps.Len())
+	found, names := make([][]float32, ps.Len()), make([]string, ps.Len())
+	seen := map[string]bool{}
 	for _, t := range tensors {
 		i := ps.Index(t.Name)
 		if i < 0 {
 			return nil, fmt.Errorf("tensor %s is none of the %d that this config trains", t.Name, ps.Len())
 		}
-		if found[i] != nil {
+		if seen[t.Name] {
 			return nil, fmt.Errorf("tensor %s is there twice", t.Name)
 		}
+		seen[t.Name] = true
 		if !slices.Equal(t.Shape, ps.params[i].dims) {
 			return nil, fmt.Errorf("tensor %s: wanted shape %v, found %v", t.Name, ps.params[i].dims, t.Shape)
 		}
-		var err error
-		if found[i], err = t.Float32s(); err != nil {
+		values, err := t.Float32s()
+		if err != nil {
 			return nil, err
 		}
-		if k := notFinite(found[i]); k >= 0 {
-			return nil, fmt.Errorf("tensor %s is damaged: value %d is %v", t.Name, k, found[i][k])
+		if k := notFinite(values); k >= 0 {
+			return nil, fmt.Errorf("tensor %s is damaged: value %d is %v", t.Name, k, values[k])
 		}
+		if names[i] != "" && !slices.Equal(values, found[i]) {
+			return nil, fmt.Errorf("tensors %s and %s are one parameter by two names, but their values differ", names[i], t.Name)
+		}
+		found[i], names[i] = values, t.Name
 	}
-	for i, v := range found {
-		if v == nil {
+	for i, name := range names {
+		if name == "" {
 			return nil, fmt.Errorf("tensor %s is missing; wanted shape %v", ps.params[i].name, ps.params[i].dims)
 		}
 	}
@@ -184,11 +196,9 @@ func newModules(o networkOptions) (*peft.Tuner, head.Head, error) {
 	if o.Classes < 1 || len(o.Counts) != o.Classes {
 		return nil, nil, fmt.Errorf("%d classes, but training counts of %d", o.Classes, len(o.Counts))
 	}
-	tuning := peft.Options{Methods: tuningMethods(&c.PEFT), Partial: c.PEFT.Partial, Classes: o.Classes}
-	if c.PEFT.AdapterDim != nil {
-		if tuning.AdapterDim = *c.PEFT.AdapterDim; tuning.AdapterDim < 1 {
-			return nil, nil, errors.New("peft.adapter_dim must be 1 or more")
-		}
+	tuning, err := tuningOptions(o)
+	if err != nil {
+		return nil, nil, err
 	}
 	tuner, err := peft.New(o.Weights, tuning)
 	if err != nil {
@@ -198,40 +208,59 @@ func newModules(o networkOptions) (*peft.Tuner, head.Head, error) {
 	return tuner, h, err
 }
 
-// tuningMethods lists the methods that are on.
-func tuningMethods(p *configs.PEFT) []string {
-	all := []struct {
-		on   bool
-		name string
-	}{
-		{p.FullTuning, "full_tuning"}, {p.BiasTuning, "bias_tuning"}, {p.LNTuning, "ln_tuning"},
-		{p.VPTShallow, "vpt_shallow"}, {p.VPTDeep, "vpt_deep"}, {p.Adapter, "adapter"}, {p.AdaptFormer, "adaptformer"},
-		{p.LoRA, "lora"}, {p.LoRAMLP, "lora_mlp"}, {p.SSFAttn, "ssf_attn"}, {p.SSFMLP, "ssf_mlp"}, {p.SSFLN, "ssf_ln"}, {p.Mask, "mask"},
+// tuningOptions is what the config says of tuning.
+func tuningOptions(o networkOptions) (peft.Options, error) {
+	c := &o.Config.PEFT
+	t := peft.Options{
+		Methods: c.Methods(), Partial: c.Partial, Layers: map[string][]int{}, Classes: o.Classes, Formula: peft.Formula(c.Formula),
+		AFTLoc: c.AFTLoc, MaskSeed: c.MaskSeed, Masks: o.Masks,
 	}
-	var on []string
-	for _, m := range all {
-		if m.on {
-			on = append(on, m.name)
+	for name, blocks := range c.LayersOf() {
+		t.Layers[name] = blocks
+	}
+	for _, given := range []struct {
+		key  string
+		from *int
+		to   *int
+	}{{"vpt_len", c.VPTLen, &t.VPTLen}, {"adapter_dim", c.AdapterDim, &t.AdapterDim}, {"lora_dim", c.LoRADim, &t.LoRADim}} {
+		if given.from == nil {
+			continue
+		}
+		if *given.to = *given.from; *given.to < 1 { // 0 is the formula's to peft
+			return t, fmt.Errorf("peft.%s must be 1 or more, or null", given.key)
 		}
 	}
-	return on
+	for _, given := range []struct {
+		key  string
+		from *float64
+		to   *float64
+	}{{"mask_ratio", c.MaskRatio, &t.MaskRatio}, {"aft_ratio", c.AFTRatio, &t.AFTRatio}} {
+		if given.from == nil {
+			continue
+		}
+		if *given.to = *given.from; !(*given.to > 0) {
+			return t, fmt.Errorf("peft.%s must be above 0, or null", given.key)
+		}
+	}
+	return t, nil
 }
 
 // trainedParam is a parameter of tuner or head.
 type trainedParam struct {
 	*autograd.Param
-	dims []int
-	init func(values []float32, s *stream.Stream)
+	aliases []string
+	dims    []int
+	init    func(values []float32, s *stream.Stream)
 }
 
 // trained lists what is trained, in canonical order.
 func trained(tuner *peft.Tuner, h head.Head) []trainedParam {
 	var all []trainedParam
 	for _, p := range tuner.Params {
-		all = append(all, trainedParam{p.Param, p.Dims, p.Init})
+		all = append(all, trainedParam{p.Param, p.Aliases, p.Dims, p.Init})
 	}
 	for _, p := range h.Params() {
-		all = append(all, trainedParam{p.Param, p.Dims, p.Init})
+		all = append(all, trainedParam{p.Param, nil, p.Dims, p.Init})
 	}
 	return all
 }

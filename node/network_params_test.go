@@ -17,14 +17,20 @@ import (
 
 func TestParamsRefuseBadConfigs(t *testing.T) {
 	for want, change := range map[string]func(o *networkOptions){
-		"model.resolution is 224":  func(o *networkOptions) { o.Config.Model.Resolution = 224 },
-		`precision "bf16"`:         func(o *networkOptions) { o.Config.Model.Precision = "bf16" },
-		"counts of 4":              func(o *networkOptions) { o.Counts = o.Counts[1:] },
-		"0 classes":                func(o *networkOptions) { o.Classes, o.Counts = 0, nil },
-		`"lora" is not built`:      func(o *networkOptions) { o.Config.PEFT.LoRA = true },
+		"model.resolution is 224": func(o *networkOptions) { o.Config.Model.Resolution = 224 },
+		`precision "bf16"`:        func(o *networkOptions) { o.Config.Model.Precision = "bf16" },
+		"counts of 4":             func(o *networkOptions) { o.Counts = o.Counts[1:] },
+		"0 classes":               func(o *networkOptions) { o.Classes, o.Counts = 0, nil },
+		"vpt_len must be":         func(o *networkOptions) { o.Config.PEFT.VPTLen = new(int) },
+		"lora_dim must be":        func(o *networkOptions) { o.Config.PEFT.LoRADim = new(int) },
+		"mask_ratio must be":      func(o *networkOptions) { o.Config.PEFT.MaskRatio = new(float64) },
+		"aft_ratio must be":       func(o *networkOptions) { o.Config.PEFT.AFTRatio = new(float64) },
+		"layers of lora: [7]": func(o *networkOptions) {
+			o.Config.PEFT.LoRA, o.Config.PEFT.Layers.LoRA = true, configs.Partial{7}
+		},
 		"partial [9]":              func(o *networkOptions) { o.Config.PEFT.Partial = configs.Partial{9} },
 		"adapter_dim must be":      func(o *networkOptions) { o.Config.PEFT.AdapterDim = new(int) },
-		`head "other" is not buil`: func(o *networkOptions) { o.Config.Head.Classifier = "other" },
+		`head "other" is not know`: func(o *networkOptions) { o.Config.Head.Classifier = "other" },
 	} {
 		o := testOptions(t, vit.CLIP, nil)
 		change(&o)
@@ -36,7 +42,7 @@ func TestParamsRefuseBadConfigs(t *testing.T) {
 
 func TestMissingClassIsNamed(t *testing.T) {
 	o := testOptions(t, vit.CLIP, nil)
-	o.Counts[3] = 0
+	o.Counts[3], o.Config.Loss.Type = 0, "CB"
 	ps, err := newParams(o)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +51,7 @@ func TestMissingClassIsNamed(t *testing.T) {
 		_, err := newNetwork(dev, o, ps)
 		return err
 	})
-	if err == nil || !strings.Contains(err.Error(), "class 3 has 0") {
+	if err == nil || !strings.Contains(err.Error(), "class 3 has no training samples") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -118,5 +124,77 @@ func TestSeedDecidesTheStart(t *testing.T) {
 	}
 	if !slices.Equal(start(1), start(1)) || slices.Equal(start(1), start(2)) {
 		t.Error("the start is not a function of the seed")
+	}
+}
+
+// A parameter of several names reads back from any of them, and from all if they agree.
+func TestParamsOfSeveralNames(t *testing.T) {
+	o := testOptions(t, vit.CLIP, func(c *configs.Config) { c.PEFT.BiasTuning, c.PEFT.LNTuning, c.PEFT.FullTuning = true, true, true })
+	fresh := func() *paramSet {
+		ps, err := newParams(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ps
+	}
+	other := fresh()
+	roughen(other)
+	all, canonical := other.AllTensors(), len(other.Tensors())
+	if want := canonical + 3*6 + 3*4; len(all) != want { // three blocks of six biases, and of two LayerNorms
+		t.Fatalf("%d names for %d parameters; wanted %d", len(all), canonical, want)
+	}
+	var renamed []checkpoint.NamedTensor // each by its last name
+	for i, x := range other.Tensors() {
+		if further := other.Aliases(i); len(further) > 0 {
+			x.Name = further[len(further)-1]
+		}
+		renamed = append(renamed, x)
+	}
+	for name, tensors := range map[string][]checkpoint.NamedTensor{"all": all, "canonical": other.Tensors(), "last": renamed} {
+		ps := fresh()
+		if err := ps.Load(tensors, other.MomentumTensors()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for i := range ps.Len() {
+			if !slices.Equal(ps.Values(i), other.Values(i)) {
+				t.Errorf("%s: %s is not what was written", name, ps.Names()[i])
+			}
+		}
+	}
+	last := &all[len(all)-1]
+	n := last.Len()
+	*last = checkpoint.Float32Tensor(last.Name, last.Shape, make([]float32, n))
+	if err := fresh().Load(all, nil); err == nil || !strings.Contains(err.Error(), "one parameter by two names, but their values differ") {
+		t.Errorf("names that disagree: %v", err)
+	}
+}
+
+// Masks go to a file and come back.
+func TestMasksReadBack(t *testing.T) {
+	o := testOptions(t, vit.Timm, func(c *configs.Config) { c.PEFT.Mask, c.PEFT.MaskRatio = true, ratioOf(0.1) })
+	ps, err := newParams(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string][]byte{}
+	for _, x := range ps.MaskTensors() {
+		values[strings.TrimPrefix(x.Name, maskPrefix)] = x.Data
+	}
+	if o.Masks, err = masksOf(values); err != nil || len(o.Masks) != 2*8 {
+		t.Fatalf("%d masks, %v", len(o.Masks), err)
+	}
+	o.Config.PEFT.MaskSeed = 9 // no matter now
+	again, err := newParams(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range again.Masks() {
+		if !slices.Equal(m.Index, ps.Masks()[name].Index) {
+			t.Errorf("%s came back as another mask", name)
+		}
+	}
+	values["tuner.masked_linear_list.0.mlp_in.bias"][0] = 7
+	if _, err := masksOf(values); err == nil || !strings.Contains(err.Error(), "value 0 is 7") {
+		t.Errorf("a mask of 7: %v", err)
 	}
 }

@@ -47,26 +47,6 @@ func TestBalance(t *testing.T) {
 	})
 }
 
-// A gather carries every bit pattern, NaNs and their payloads too.
-func TestPackFloats(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		bits := rapid.SliceOfN(rapid.Uint32(), 0, 33).Draw(t, "bits")
-		src := make([]float32, len(bits))
-		for i, b := range bits {
-			src[i] = math.Float32frombits(b)
-		}
-		packed := make([]int64, (len(src)+1)/2)
-		packFloats(packed, src)
-		got := make([]float32, len(src))
-		unpackFloats(got, packed)
-		for i, b := range bits {
-			if math.Float32bits(got[i]) != b {
-				t.Fatalf("value %d: %08x became %08x", i, b, math.Float32bits(got[i]))
-			}
-		}
-	})
-}
-
 func TestImagesBefore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		micro := rapid.IntRange(1, 5).Draw(t, "micro")
@@ -97,6 +77,7 @@ func TestUnitMeans(t *testing.T) {
 		t.Errorf("means %v, want %v", got, want)
 	}
 	mustSay(t, unitMeans(got, sums, []int{2, 0}, bits), "class 1")
+	mustSay(t, unitMeans(got, []int64{3, 4, 0, 0}, []int{2, 1}, bits), "class 1 add up to nothing")
 }
 
 func TestAddByClass(t *testing.T) {
@@ -134,8 +115,8 @@ func TestRank(t *testing.T) {
 func TestRunDigest(t *testing.T) {
 	a, b := sha256.Sum256([]byte("a")), sha256.Sum256([]byte("b"))
 	digests := []string{
-		runDigest([]byte("x=1\n"), a, a), runDigest([]byte("x=2\n"), a, a), runDigest([]byte("x=1\n"), b, a),
-		runDigest([]byte("x=1\n"), a, b), runDigest([]byte("x=1\nbackbone=1\n"), a, a), runDigest(nil, a, a),
+		runDigest([]byte("x=1\n"), a, a, nil), runDigest([]byte("x=2\n"), a, a, nil), runDigest([]byte("x=1\n"), b, a, nil),
+		runDigest([]byte("x=1\n"), a, b, nil), runDigest([]byte("x=1\nbackbone=1\n"), a, a, nil), runDigest(nil, a, a, nil),
 	}
 	for i, d := range digests {
 		if len(d) != 64 || slices.Index(digests, d) != i {
@@ -257,7 +238,10 @@ func TestFingerprint(t *testing.T) {
 
 // What Plan says of the arena is what a real step takes.
 func TestDryStepIsTheRealSize(t *testing.T) {
-	for _, overrides := range [][]string{{}, {"peft.adaptformer=false", "peft.full_tuning=true", "head.classifier=linear"}} {
+	for _, overrides := range [][]string{
+		{}, {"peft.adaptformer=false", "peft.full_tuning=true", "head.classifier=linear"}, {"peft.mask=true", "peft.mask_ratio=0.4"},
+		{"peft.lora=true", "peft.lora_mlp=true", "peft.ssf_attn=true", "peft.vpt_deep=true", "peft.adapter=true", "peft.aft=true"},
+	} {
 		cfg := tinyConfig(t, overrides...)
 		weights, err := vit.OpenPath(cfg.Model.Backbone)
 		if err != nil {
@@ -270,7 +254,7 @@ func TestDryStepIsTheRealSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		const m = 3
-		planned, err := dryStep(o, ps, m)
+		planned, masks, err := dryStep(o, ps, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,6 +268,9 @@ func TestDryStepIsTheRealSize(t *testing.T) {
 			if got := d.net.ArenaPeak(); got != planned || got == 0 {
 				t.Errorf("planned %d bytes, a step took %d", planned, got)
 			}
+			if got := d.net.tape.MaskedBytes(); got != masks || (got > 0) != (cfg.PEFT.Mask || cfg.PEFT.AFT) {
+				t.Errorf("planned %d bytes of masks, a step took %d", masks, got)
+			}
 			return err
 		})
 		if err != nil {
@@ -294,7 +281,7 @@ func TestDryStepIsTheRealSize(t *testing.T) {
 
 func TestPlan(t *testing.T) {
 	cfg := tinyConfig(t, "train.batch_size=16", "train.max_steps=5")
-	r, err := Plan(cfg, 3, 1)
+	r, err := Plan(t.Context(), cfg, PlanOptions{Nodes: 3, Devices: 1})
 	if err != nil || len(r.Problems) > 0 {
 		t.Fatalf("%v, problems %q", err, r.Problems)
 	}
@@ -307,7 +294,7 @@ func TestPlan(t *testing.T) {
 	if r.TrainedParameters == 0 || r.Memory.Activations == 0 || r.BytesSentPerStep == 0 || r.Parameters <= r.TrainedParameters {
 		t.Errorf("model: %+v", r)
 	}
-	idle, err := Plan(cfg, 3, 4)
+	idle, err := Plan(t.Context(), cfg, PlanOptions{Nodes: 3, Devices: 4})
 	if err != nil || idle.IdleDevices != 4 || len(idle.Warnings) != 1 || !strings.Contains(idle.Warnings[0], "4 of 12 devices would idle") {
 		t.Errorf("8 micro-batches on 12 devices: %+v, %v", idle, err)
 	}
@@ -318,7 +305,7 @@ func TestPlanWithoutFiles(t *testing.T) {
 	cfg := tinyConfig(t)
 	cfg.Model.Backbone = "missing.safetensors"
 	cfg.Data.Train = configs.Source{Format: "folder", Path: "nowhere"}
-	r, err := Plan(cfg, 1, 1)
+	r, err := Plan(t.Context(), cfg, PlanOptions{Nodes: 1, Devices: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -11,41 +10,13 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strings"
 
 	"lift/configs"
-	"lift/metrics"
-	"lift/model/checkpoint"
 	"lift/sharding"
 )
 
 // maxImageBytes bounds an image file given to Predict.
 const maxImageBytes = 256 << 20
-
-// Evaluate judges adapters on the configuration's evaluation split, on this host alone, with node.devices devices. log may be nil.
-func Evaluate(ctx context.Context, cfg *configs.Config, adapters string, log *slog.Logger) (report *metrics.Report, err error) {
-	if !EngineBuilt {
-		return nil, ErrNoEngine
-	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	b, err := openBench(ctx, cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	if err := readAdapters(adapters, cfg, b.params); err != nil {
-		return nil, err
-	}
-	work := b.evalSweep([]int{b.pool.size}, 0)
-	progress := func(done float64) { log.Info("evaluating", "done", done) }
-	counts, err := countPredictions(ctx, work, b.pool, b.train.NumClasses(), progress)
-	if err != nil {
-		return nil, err
-	}
-	return counts.Report(groupCounts(cfg, b.train.Counts()))
-}
 
 // Prediction is what the adapters make of an image: classes by falling probability.
 type Prediction struct {
@@ -60,60 +31,47 @@ type Ranked struct {
 	Probability float64 `json:"probability"` // of the softmax, 0 to 1
 }
 
-// Predict classifies image files (PNG or JPEG) with adapters trained under cfg, and gives the top classes of each (all, if there are
-// fewer). It needs the backbone and the adapters; without the data, classes are named by data.classnames or their number.
-func Predict(ctx context.Context, cfg *configs.Config, adapters string, images []string, top int) (predictions []Prediction, err error) {
+// Predict classifies image files (JPEG, PNG or WebP) with adapters trained under cfg, and gives the top classes of each (all, if there are
+// fewer). Images go through what eval says. It needs the backbone and the adapters, not the data: see runClassNames.
+// log may be nil.
+func Predict(ctx context.Context, cfg *configs.Config, adapters string, images []string, top int, log *slog.Logger) (predictions []Prediction, err error) {
 	if !EngineBuilt {
 		return nil, ErrNoEngine
 	}
-	b, classes, err := openPredictor(ctx, cfg, adapters)
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b, classes, err := openPredictor(ctx, cfg, adapters, log)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	names, err := classNames(cfg, classes)
+	names, err := runClassNames(cfg, adapters, classes)
 	if err != nil {
 		return nil, err
 	}
-	predictions = make([]Prediction, len(images))
-	err = b.pool.each(ctx, len(images), func(d *device, i int) error {
-		pixels, err := readImage(images[i], b.transform(sharding.Test))
-		if err != nil {
-			return err
-		}
-		logits := d.scratch(classes)
-		if err := d.net.Logits(pixels, 1, logits); err != nil {
-			return fmt.Errorf("%s: %w", images[i], err)
-		}
-		predictions[i] = Prediction{Image: images[i], Classes: rank(logits, names, top)}
-		return nil
-	})
-	return predictions, err
+	return b.predictImages(ctx, images, names, top, tunedLogits)
 }
 
 // openPredictor opens weights, devices and adapters; the head's shape says how many classes there are.
-func openPredictor(ctx context.Context, cfg *configs.Config, adapters string) (*workbench, int, error) {
+func openPredictor(ctx context.Context, cfg *configs.Config, path string, log *slog.Logger) (b *workbench, classes int, err error) {
 	if missing := cfg.NotBuilt(); len(missing) > 0 {
 		return nil, 0, &NotBuiltError{Missing: missing}
 	}
-	classes, err := adapterClasses(adapters)
-	if err != nil {
-		return nil, 0, err
-	}
-	b := &workbench{cfg: cfg, log: slog.New(slog.DiscardHandler)}
+	b = &workbench{cfg: cfg, log: log}
 	open := func() (err error) {
-		if err := b.openWeights(); err != nil {
+		if b.adapters, err = openAdapters(path, ""); err != nil {
+			return err
+		}
+		classes = b.adapters.classes
+		if err := b.openWeights(ctx); err != nil {
 			return err
 		}
 		if b.pool, err = startPool(deviceCount(cfg)); err != nil {
 			return err
 		}
 		// No loss is computed, so any counts do.
-		counts := slices.Repeat([]int{1}, classes)
-		if err := b.buildNetworks(ctx, classes, counts); err != nil {
-			return err
-		}
-		return readAdapters(adapters, cfg, b.params)
+		return b.buildNetworks(ctx, classes, slices.Repeat([]int{1}, classes))
 	}
 	if err := open(); err != nil {
 		return nil, 0, errors.Join(err, b.close())
@@ -121,45 +79,8 @@ func openPredictor(ctx context.Context, cfg *configs.Config, adapters string) (*
 	return b, classes, nil
 }
 
-// adapterClasses reads the number of classes off the head in adapters.
-func adapterClasses(path string) (int, error) {
-	f, err := checkpoint.OpenSafetensors(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	head, ok := f.Tensor(headWeight)
-	if !ok || len(head.Shape) != 2 || head.Shape[0] < 1 {
-		return 0, fmt.Errorf("%s has no %s [classes, width]: it is not a run's adapters", path, headWeight)
-	}
-	return head.Shape[0], nil
-}
-
-// classNames are data.classnames, one a line, or the classes' numbers.
-func classNames(cfg *configs.Config, classes int) ([]string, error) {
-	names := make([]string, classes)
-	for i := range names {
-		names[i] = fmt.Sprint(i)
-	}
-	if cfg.Data.Classnames == "" {
-		return names, nil
-	}
-	f, err := os.Open(cfg.Data.Classnames)
-	if err != nil {
-		return nil, fmt.Errorf("data.classnames: %w", err)
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for i := 0; i < classes && lines.Scan(); i++ {
-		if name := strings.TrimSpace(lines.Text()); name != "" {
-			names[i] = name
-		}
-	}
-	return names, lines.Err()
-}
-
-// readImage decodes an image file and transforms it as for evaluation: [3, R, R].
-func readImage(path string, tr *sharding.Transform) ([]float32, error) {
+// readImage decodes an image file and transforms it as for evaluation: [crops, 3, R, R].
+func readImage(path string, tr *sharding.Transform, seed uint64) ([]float32, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -172,7 +93,7 @@ func readImage(path string, tr *sharding.Transform) ([]float32, error) {
 	if len(data) > maxImageBytes {
 		return nil, fmt.Errorf("%s is over %d bytes: is it an image?", path, maxImageBytes)
 	}
-	pixels, err := tr.Image(data)
+	pixels, err := tr.Image(data, seed)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

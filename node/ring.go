@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"math"
 	"unsafe"
 
 	"lift/allreduce"
@@ -114,45 +113,4 @@ func digestFloats(tensors [][]float32) uint64 {
 		}
 	}
 	return binary.LittleEndian.Uint64(h.Sum(nil))
-}
-
-// gatherChunk is the number of int64 values of one reduction of a gather: 2 MiB.
-const gatherChunk = 1 << 18
-
-// gatherFloats copies the owner's tensors to all members, bit for bit: the owner puts two float32 into each int64 of a sum to which
-// the others add zero.
-func gatherFloats(ctx context.Context, r *allreduce.Reducer, owner bool, tensors [][]float32) error {
-	chunk := make([]int64, 0, gatherChunk)
-	for _, v := range tensors {
-		for len(v) > 0 {
-			part := v[:min(len(v), 2*gatherChunk)]
-			v = v[len(part):]
-			chunk = chunk[:(len(part)+1)/2]
-			clear(chunk)
-			if owner {
-				packFloats(chunk, part)
-			}
-			if err := r.Reduce(ctx, chunk); err != nil {
-				return err
-			}
-			if !owner {
-				unpackFloats(part, chunk)
-			}
-		}
-	}
-	return nil
-}
-
-// packFloats puts the bits of two neighbours of src into each value of dst, which is zero.
-func packFloats(dst []int64, src []float32) {
-	for i, x := range src {
-		dst[i/2] |= int64(uint64(math.Float32bits(x)) << (32 * (i % 2)))
-	}
-}
-
-// unpackFloats undoes packFloats.
-func unpackFloats(dst []float32, src []int64) {
-	for i := range dst {
-		dst[i] = math.Float32frombits(uint32(uint64(src[i/2]) >> (32 * (i % 2))))
-	}
 }

@@ -352,8 +352,11 @@ func TestRunFiles(t *testing.T) {
 	}
 	defer f.Close()
 	meta := f.Metadata()
-	if len(meta) != 4 || meta["format"] != adaptersFormat || meta["step"] != "10" || meta["result_keys"] != string(cfg.ResultKeys()) {
+	if len(meta) != 5 || meta["format"] != adaptersFormat || meta["step"] != "10" || meta["result_keys"] != string(cfg.ResultKeys()) {
 		t.Errorf("metadata %q", meta)
+	}
+	if weights, err := mapBackbone(cfg.Model.Backbone); err != nil || meta["backbone_digest"] != backboneDigest(weights) {
+		t.Errorf("the backbone's digest is %q, %v", meta["backbone_digest"], err)
 	}
 	if _, ok := f.Tensor("tuner.adaptformer_list.0.ln.weight"); !ok {
 		t.Errorf("tensors are called %q", f.Names())

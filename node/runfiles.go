@@ -22,8 +22,8 @@ type runFiles struct {
 	log  *logFile
 }
 
-// openRunFiles makes run.dir and takes it, and writes the resolved configuration.
-func openRunFiles(cfg *configs.Config) (*runFiles, error) {
+// openRunFiles makes run.dir and takes it, and writes the resolved configuration and the class names.
+func openRunFiles(cfg *configs.Config, classes []string) (*runFiles, error) {
 	dir := cfg.Run.Dir
 	if err := os.MkdirAll(filepath.Join(dir, stateDir), 0o755); err != nil {
 		return nil, fmt.Errorf("run.dir %s: %w", dir, err)
@@ -41,6 +41,9 @@ func openRunFiles(cfg *configs.Config) (*runFiles, error) {
 		return err
 	}
 	if err := checkpoint.Replace(filepath.Join(dir, configFile), write); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	if err := f.writeClassNames(classes); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	if f.log, err = openLog(dir); err != nil {

@@ -57,7 +57,7 @@ func TestRunDirOfAKilledRun(t *testing.T) {
 	if err == nil || os.WriteFile(left, []byte("{"), 0o644) != nil {
 		t.Fatal(left, err)
 	}
-	files, err := openRunFiles(cfg)
+	files, err := openRunFiles(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

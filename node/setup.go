@@ -39,10 +39,13 @@ type workbench struct {
 	started time.Time
 
 	train, eval *sharding.Dataset
+	backbone    string // where the weights are, a file or a directory
 	weights     *vit.Weights
 	options     networkOptions
 	params      *paramSet
+	adapters    *adapters // what params are read from; nil: they start as for training
 	loss        loss.Loss
+	texts       *texts // the classes as texts, where head.init asks for them
 	pool        *pool
 	trainLoader *sharding.Loader
 	evalLoader  *sharding.Loader
@@ -51,51 +54,60 @@ type workbench struct {
 }
 
 // openBench opens everything that cfg names, packing the data first where data.shards lacks it, and starts the devices with a network
-// each.
-func openBench(ctx context.Context, cfg *configs.Config, log *slog.Logger) (*workbench, error) {
+// each. Unless its path is empty, the networks' parameters are those of a file of adapters.
+func openBench(ctx context.Context, cfg *configs.Config, log *slog.Logger, adapters string) (*workbench, error) {
 	if missing := cfg.NotBuilt(); len(missing) > 0 {
 		return nil, &NotBuiltError{Missing: missing}
 	}
 	b := &workbench{cfg: cfg, log: log, started: time.Now()}
-	if err := b.open(ctx); err != nil {
+	if err := b.open(ctx, adapters); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	return b, nil
 }
 
-func (b *workbench) open(ctx context.Context) (err error) {
-	if err := b.openWeights(); err != nil {
+func (b *workbench) open(ctx context.Context, adapters string) (err error) {
+	if adapters != "" {
+		if b.adapters, err = openAdapters(adapters, ""); err != nil {
+			return err
+		}
+	}
+	if err := b.openWeights(ctx); err != nil {
 		return err
 	}
 	if b.pool, err = startPool(deviceCount(b.cfg)); err != nil {
 		return err
 	}
+	if b.adapters == nil && b.cfg.Head.Init == "text_feat" {
+		if b.texts, err = openTexts(b.cfg, b.backbone, b.weights); err != nil {
+			return fmt.Errorf("head.init text_feat: %w", err)
+		}
+	}
 	if err := b.openData(ctx); err != nil {
 		return err
+	}
+	if b.texts != nil {
+		if err := b.texts.setClasses(b.cfg, b.train.Classes()); err != nil {
+			return err
+		}
 	}
 	return b.buildNetworks(ctx, b.train.NumClasses(), b.train.Counts())
 }
 
-// openWeights maps the backbone.
-func (b *workbench) openWeights() error {
-	w, err := mapBackbone(b.cfg)
+// openWeights maps the backbone, fetched first if model.backbone is a name of the hub.
+func (b *workbench) openWeights(ctx context.Context) (err error) {
+	if b.backbone, err = backbonePath(ctx, b.cfg, b.log); err != nil {
+		return fmt.Errorf("model.backbone: %w", err)
+	}
+	if b.weights, err = mapBackbone(b.backbone); err != nil {
+		return err
+	}
+	fitted, err := fitBackbone(b.weights, b.cfg.Model.Resolution, func(text string) { b.log.Info(text) })
 	if err != nil {
 		return err
 	}
-	b.weights = w
-	if want, have := b.cfg.Model.Resolution, w.Arch().Resolution; want != have {
-		return fmt.Errorf("model.resolution is %d, but the backbone %s takes images of %d pixels", want, b.cfg.Model.Backbone, have)
-	}
+	b.weights = fitted
 	return nil
-}
-
-// mapBackbone maps the weights that model.backbone names. The errors of vit begin with "backbone: ".
-func mapBackbone(cfg *configs.Config) (*vit.Weights, error) {
-	w, err := vit.OpenPath(cfg.Model.Backbone)
-	if err != nil {
-		return nil, fmt.Errorf("model.%w", err)
-	}
-	return w, nil
 }
 
 // openData opens the training and the evaluation split and their loaders.
@@ -106,8 +118,10 @@ func (b *workbench) openData(ctx context.Context) (err error) {
 	if b.train, err = openSplit(b.cfg, splitTrain); err != nil {
 		return err
 	}
-	if b.eval, err = openSplit(b.cfg, b.cfg.Eval.Split); err != nil {
-		return err
+	if b.eval = b.train; b.cfg.Eval.Split != splitTrain {
+		if b.eval, err = openSplit(b.cfg, b.cfg.Eval.Split); err != nil {
+			return err
+		}
 	}
 	if train, eval := b.train.NumClasses(), b.eval.NumClasses(); eval > train {
 		return fmt.Errorf("data.%s has %d classes, data.train %d: they must be of one set", b.cfg.Eval.Split, eval, train)
@@ -121,16 +135,29 @@ func (b *workbench) openData(ctx context.Context) (err error) {
 	return nil
 }
 
-// buildNetworks initialises the parameters and gives each device its network.
+// buildNetworks initialises the parameters, or reads the adapters, and gives each device its network.
 func (b *workbench) buildNetworks(ctx context.Context, classes int, counts []int) (err error) {
-	b.options = networkOptions{Weights: b.weights, Config: b.cfg, Classes: classes, Counts: counts}
-	if b.loss, err = loss.New(b.cfg.Loss.Type, loss.Options{Counts: counts}); err != nil {
+	if b.loss, err = loss.New(b.cfg.Loss.Type, loss.Options{Counts: counts, Scale: b.cfg.Head.Scale}); err != nil {
 		return err
 	}
-	if b.params, err = newParams(b.options); err != nil {
+	if err := b.makeParams(classes, counts); err != nil {
 		return err
 	}
 	return b.pool.build(ctx, b.options, b.params)
+}
+
+// makeParams makes the parameters of a network: fresh ones, or those of the adapters.
+func (b *workbench) makeParams(classes int, counts []int) (err error) {
+	b.options = networkOptions{Weights: b.weights, Config: b.cfg, Classes: classes, Counts: counts}
+	if b.adapters != nil {
+		if b.options.Masks, err = b.adapters.masksFor(b.cfg); err != nil {
+			return err
+		}
+	}
+	if b.params, err = newParams(b.options); err != nil || b.adapters == nil {
+		return err
+	}
+	return b.adapters.load(b)
 }
 
 // takeFingerprint fingerprints one of the devices, which are all of a kind.
@@ -144,10 +171,13 @@ func (b *workbench) takeFingerprint(ctx context.Context) error {
 	})
 }
 
-// prepare computes what a join tells of the node, the backbone's digest and the fingerprint, at the same time.
+// prepare computes what a join tells of the node, the digests of the weights and the fingerprint, at the same time.
 func (b *workbench) prepare(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { b.weights.Digest() })
+	if b.texts != nil {
+		wg.Go(func() { b.texts.weights.Digest() })
+	}
 	defer wg.Wait()
 	return b.takeFingerprint(ctx)
 }
@@ -157,10 +187,11 @@ func (b *workbench) transform(kind sharding.TransformKind) *sharding.Transform {
 	return newTransform(b.cfg, b.weights.Arch(), kind)
 }
 
-// evalSweep visits the evaluation split, dealt to members with the given numbers of devices.
-func (b *workbench) evalSweep(devices []int, self int) *sweep {
-	return newSweep(b.evalLoader, b.eval.Len(), b.cfg.Train.MicroBatchSize, b.transform(sharding.Test), devices, self, b.ahead())
-}
+// trainTransform is what training images go through.
+func (b *workbench) trainTransform() *sharding.Transform { return b.transform(trainKind(b.cfg)) }
+
+// evalTransform is what evaluated images go through.
+func (b *workbench) evalTransform() *sharding.Transform { return b.transform(evalKind(b.cfg)) }
 
 // ahead is how many micro-batches are asked for ahead of those being computed.
 func (b *workbench) ahead() int { return b.cfg.Data.Depth * b.pool.size }
@@ -186,13 +217,18 @@ func (b *workbench) close() error {
 	if b.pool != nil {
 		b.pool.close()
 	}
-	for _, d := range []*sharding.Dataset{b.train, b.eval} {
-		if d != nil {
-			errs = append(errs, d.Close())
-		}
+	if b.train != nil {
+		errs = append(errs, b.train.Close())
 	}
+	if b.eval != nil && b.eval != b.train {
+		errs = append(errs, b.eval.Close())
+	}
+	errs = append(errs, b.texts.close())
 	if b.weights != nil {
 		errs = append(errs, b.weights.Close())
+	}
+	if b.adapters != nil {
+		errs = append(errs, b.adapters.close())
 	}
 	return errors.Join(errs...)
 }

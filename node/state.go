@@ -20,15 +20,6 @@ const (
 	configFile   = "config.yaml"
 )
 
-// adaptersFormat is the format version in the metadata of adapters.safetensors.
-const adaptersFormat = "lift-adapters-1"
-
-// Metadata keys.
-const (
-	keyRunDigest  = "run_digest"
-	keyResultKeys = "result_keys"
-)
-
 // state is the run's state after the committed steps. It shares the parameters' memory.
 func (t *trainer) state() *checkpoint.State {
 	return &checkpoint.State{
@@ -111,52 +102,4 @@ func orNone(value string) string {
 		return "(none)"
 	}
 	return value
-}
-
-// adaptersMetadata is the metadata of adapters.safetensors: what the result depends on, and nothing else, so that equal runs give equal
-// files.
-func adaptersMetadata(step uint64, runDigest string, resultKeys []byte) map[string]string {
-	return map[string]string{
-		"format":      adaptersFormat,
-		"step":        fmt.Sprint(step),
-		keyRunDigest:  runDigest,
-		keyResultKeys: string(resultKeys),
-	}
-}
-
-// readAdapters reads the parameters from adapters.safetensors, which must hold exactly them, trained as cfg says.
-func readAdapters(path string, cfg *configs.Config, ps *paramSet) error {
-	f, err := checkpoint.OpenSafetensors(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := checkNetwork(f.Metadata()[keyResultKeys], cfg); err != nil {
-		return fmt.Errorf("%s is not of this configuration: %w", path, err)
-	}
-	var tensors []checkpoint.NamedTensor
-	for _, name := range f.Names() {
-		t, _ := f.Tensor(name)
-		tensors = append(tensors, t)
-	}
-	if err := ps.Load(tensors, nil); err != nil {
-		return fmt.Errorf("%s is not of this configuration: %w", path, err)
-	}
-	return nil
-}
-
-// checkNetwork compares the keys that decide what adapters compute. Two networks of equal shapes may differ in them: in the head's scale, say.
-// keys is empty for adapters that no run of ours made; those are taken on their shapes alone.
-func checkNetwork(keys string, cfg *configs.Config) error {
-	if keys == "" {
-		return nil
-	}
-	for _, d := range configs.Differences([]byte(keys), cfg.ResultKeys()) {
-		section, key, _ := strings.Cut(d.Key, ".")
-		// How the head began does not matter to what it has become.
-		if (section == "model" || section == "peft" || section == "head") && key != "init" && key != "prompt" {
-			return errors.New(thereAndHere(d))
-		}
-	}
-	return nil
 }

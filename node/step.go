@@ -98,6 +98,13 @@ func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k int,
 	}
 	defer batch.Release()
 	t.clock.since(phaseData, start)
+	t.noteSkipped(batch.Skipped)
+	if len(batch.Labels) == 0 {
+		if err := t.addNothing(step); err != nil {
+			return fail("", err)
+		}
+		return nil
+	}
 
 	before := d.net.Seconds()
 	var addErr error
@@ -116,16 +123,44 @@ func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k int,
 	t.clock.add(phaseForward, after.Forward-before.Forward)
 	t.clock.add(phaseBackward, after.Backward-before.Backward)
 
-	values := [stepValues]float32{valueLoss: float32(loss / divisor)}
-	if t.wantsStop(step) {
-		values[valueStop] = 1
-	}
-	if err := t.reducer.Add(tensorStep, values[:]); err != nil {
-		return fail("", fmt.Errorf("its loss is %g: %s: %w", values[valueLoss], remedy(step), err))
+	if err := t.addStepValues(step, float32(loss/divisor)); err != nil {
+		return fail("", err)
 	}
 	t.meters.images.Add(float64(len(batch.Labels)))
 	t.computed.Add(int64(len(batch.Labels)))
 	return nil
+}
+
+// addStepValues adds what a micro-batch has to say beside its gradients: its share of the loss, and this node's vote.
+func (t *trainer) addStepValues(step uint64, loss float32) error {
+	values := [stepValues]float32{valueLoss: loss}
+	if t.wantsStop(step) {
+		values[valueStop] = 1
+	}
+	if err := t.reducer.Add(tensorStep, values[:]); err != nil {
+		return fmt.Errorf("its loss is %g: %s: %w", loss, remedy(step), err)
+	}
+	return nil
+}
+
+// noteSkipped tells of the images of a micro-batch that data.on_error: skip leaves out. They contribute nothing to the batch's sums, while its
+// divisor stays that of the index, which every node knows: so a batch that lacks samples takes a shorter step.
+func (t *trainer) noteSkipped(skipped []*sharding.DecodeError) {
+	for _, err := range skipped {
+		t.bench.logSkipped(err)
+	}
+	t.meters.skipped.Add(float64(len(skipped)))
+	t.skipped.Add(int64(len(skipped)))
+}
+
+// addNothing adds the share of a micro-batch that has no image left: zeros.
+func (t *trainer) addNothing(step uint64) error {
+	for i := range t.params.Len() {
+		if err := t.reducer.Add(firstParam+i, make([]float32, len(t.params.Values(i)))); err != nil {
+			return err
+		}
+	}
+	return t.addStepValues(step, 0)
 }
 
 // wantsStop says whether this node votes for the run to stop after the step.

@@ -25,7 +25,8 @@ type Summary struct {
 	AdaptersSHA256 string          `json:"adapters_sha256"`
 	Steps          uint64          `json:"steps"`        // committed, from the run's beginning
 	ResumedFrom    uint64          `json:"resumed_from"` // committed before this process began
-	Images         uint64          `json:"images"`       // trained on in Steps, over all nodes
+	Images         uint64          `json:"images"`       // of Steps, over all nodes
+	Skipped        uint64          `json:"skipped"`      // of them since this process began, left out by data.on_error: skip
 	ImagesPerSec   float64         `json:"images_per_second"`
 	Loss           float64         `json:"loss"` // of the last step; 0 when none was taken
 	Seconds        Seconds         `json:"seconds"`
@@ -65,6 +66,7 @@ const (
 	totalRSS
 	totalImages
 	totalAllReduce
+	totalSkipped
 	totalCount
 )
 
@@ -80,6 +82,7 @@ func (t *trainer) totals(ctx context.Context) ([][]int64, error) {
 	mine[totalRSS] = peakRSS()
 	mine[totalImages] = t.computed.Load()
 	mine[totalAllReduce] = int64(stats.InFlight)
+	mine[totalSkipped] = t.skipped.Load()
 	if err := t.reducer.Reduce(ctx, values); err != nil {
 		return nil, fmt.Errorf("gathering the totals of the nodes: %w", err)
 	}
@@ -102,7 +105,7 @@ func peakRSS() int64 {
 // writeResults writes adapters.safetensors and summary.json; rank 0 calls it.
 func (t *trainer) writeResults(accuracy *metrics.Report, totals [][]int64) (ending, error) {
 	path := filepath.Join(t.files.dir, adaptersFile)
-	meta := adaptersMetadata(t.committed, t.runDigest, t.cfg.ResultKeys())
+	meta := adaptersMetadata(t.committed, t.runDigest, t.cfg.ResultKeys(), t.bench.weights)
 	if err := checkpoint.WriteSafetensors(path, meta, t.params.Tensors()); err != nil {
 		return ending{}, fmt.Errorf("the adapters could not be written: %w", err)
 	}
@@ -168,6 +171,7 @@ func (t *trainer) summarize(accuracy *metrics.Report, totals [][]int64) *Summary
 		for p, share := range shares {
 			*share += time.Duration(row[p]).Seconds()
 		}
+		s.Skipped += uint64(row[totalSkipped])
 		s.Seconds.AllReduce += time.Duration(row[totalAllReduce]).Seconds()
 		n := NodeSummary{
 			Name: t.members[i].name, Devices: t.members[i].devices, Images: uint64(row[totalImages]),

@@ -13,11 +13,13 @@ import (
 // sweep visits every sample of a data set once, in micro-batches that are dealt to all members: for head initialisation and
 // evaluation. Which member and device computes a micro-batch cannot matter, as in a step.
 type sweep struct {
-	loader    *sharding.Loader
-	samples   int
-	size      int // of a micro-batch
-	transform *sharding.Transform
-	ahead     int // micro-batches asked for beyond the one in hand
+	loader  *sharding.Loader
+	only    []int // the samples to visit; nil: all
+	samples int   // how many these are
+	size    int   // of a micro-batch
+	request sharding.Request
+	ahead   int                             // micro-batches asked for beyond the one in hand
+	skipped func(err *sharding.DecodeError) // told of each sample that is left out
 
 	mine []int // micro-batches of this node
 
@@ -26,10 +28,31 @@ type sweep struct {
 	next    int
 }
 
-// newSweep deals ceil(samples/size) micro-batches to members with the given numbers of devices.
-func newSweep(l *sharding.Loader, samples, size int, tr *sharding.Transform, devices []int, self, ahead int) *sweep {
-	mine := coordinator.Assign(devices, (samples+size-1)/size)[self]
-	return &sweep{loader: l, samples: samples, size: size, transform: tr, ahead: ahead, mine: mine, pending: make([]*sharding.Pending, len(mine))}
+// newSweep deals the samples, in micro-batches of at most train.micro_batch_size images, to members with the given numbers of devices.
+func (b *workbench) newSweep(l *sharding.Loader, only []int, samples int, tr *sharding.Transform, devices []int, self int) *sweep {
+	if only != nil {
+		samples = len(only)
+	}
+	s := &sweep{loader: l, only: only, samples: samples, size: max(1, b.cfg.Train.MicroBatchSize/tr.Crops()), ahead: b.ahead(), skipped: b.logSkipped}
+	s.request = sharding.Request{Transform: tr, Seed: b.cfg.Train.Seed, SkipCorrupt: b.cfg.Data.OnError == "skip"}
+	s.mine = coordinator.Assign(devices, (samples+s.size-1)/s.size)[self]
+	s.pending = make([]*sharding.Pending, len(s.mine))
+	return s
+}
+
+// trainSweep visits the training split, or only some of it.
+func (b *workbench) trainSweep(kind sharding.TransformKind, only []int, devices []int, self int) *sweep {
+	return b.newSweep(b.trainLoader, only, b.train.Len(), b.transform(kind), devices, self)
+}
+
+// evalSweep visits the evaluation split.
+func (b *workbench) evalSweep(devices []int, self int) *sweep {
+	return b.newSweep(b.evalLoader, nil, b.eval.Len(), b.evalTransform(), devices, self)
+}
+
+// logSkipped tells of a sample that data.on_error: skip leaves out.
+func (b *workbench) logSkipped(err *sharding.DecodeError) {
+	b.log.Warn("skipped an image that does not decode", "error", err)
 }
 
 // take hands over the i-th micro-batch of this node and asks for those that follow.
@@ -38,11 +61,15 @@ func (s *sweep) take(i int) *sharding.Pending {
 	defer s.mu.Unlock()
 	for ; s.next < len(s.mine) && s.next <= i+s.ahead; s.next++ {
 		from := s.mine[s.next] * s.size
-		ids := make([]int, 0, s.size)
-		for id := from; id < min(from+s.size, s.samples); id++ {
-			ids = append(ids, id)
+		request := s.request
+		for i := from; i < min(from+s.size, s.samples); i++ {
+			id := i
+			if s.only != nil {
+				id = s.only[i]
+			}
+			request.Samples = append(request.Samples, id)
 		}
-		s.pending[s.next] = s.loader.Prefetch(sharding.Request{Samples: ids, Transform: s.transform})
+		s.pending[s.next] = s.loader.Prefetch(request)
 	}
 	p := s.pending[i]
 	s.pending[i] = nil
@@ -71,6 +98,12 @@ func (s *sweep) run(ctx context.Context, p *pool, progress func(done float64), f
 			return err
 		}
 		defer batch.Release()
+		for _, e := range batch.Skipped {
+			s.skipped(e)
+		}
+		if len(batch.Samples) == 0 {
+			return nil
+		}
 		if err := f(d, batch); err != nil {
 			return fmt.Errorf("samples %d to %d: %w", batch.Samples[0], batch.Samples[len(batch.Samples)-1], err)
 		}

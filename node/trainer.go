@@ -58,6 +58,7 @@ type trainer struct {
 	loss     float64      // of the last step
 	images   uint64       // samples trained on in training, over all nodes
 	computed atomic.Int64 // samples that this node's devices trained on
+	skipped  atomic.Int64 // and those that data.on_error: skip left out of training
 }
 
 // member is one member of the generation.
@@ -84,7 +85,7 @@ func (t *trainer) run(ctx context.Context, g *liftpb.Generation) (ending, error)
 	}
 	defer t.feed.close()
 	if t.self == 0 {
-		files, err := openRunFiles(t.cfg)
+		files, err := openRunFiles(t.cfg, t.bench.train.Classes())
 		if err != nil {
 			return ending{}, err
 		}

@@ -64,7 +64,7 @@ func TestPredict(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := Predict(t.Context(), cfg, adapters, files, 2)
+	got, err := Predict(t.Context(), cfg, adapters, files, 2, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,14 +86,27 @@ func TestPredictNames(t *testing.T) {
 	t.Parallel()
 	cfg := tinyConfig(t)
 	dir := t.TempDir()
-	names := filepath.Join(dir, "names.txt")
-	if err := os.WriteFile(names, []byte("zero\none\n"), 0o644); err != nil {
-		t.Fatal(err)
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
-	cfg.Data.Classnames = names
-	if got, err := classNames(cfg, 3); err != nil || !slices.Equal(got, []string{"zero", "one", "2"}) {
-		t.Errorf("names %q, %v", got, err)
+	adapters := filepath.Join(dir, adaptersFile)
+	check := func(want ...string) {
+		t.Helper()
+		if got, err := runClassNames(cfg, adapters, 3); err != nil || !slices.Equal(got, want) {
+			t.Errorf("names %q, %v; wanted %q", got, err, want)
+		}
 	}
+	check("0", "1", "2")
+	cfg.Data.Classnames = write("names.txt", "zero\none\nmore\n")
+	check("zero", "one", "more")
+	write(classnamesFile, "a\nb c\nd\n")
+	check("a", "b c", "d")
+	_, err := runClassNames(cfg, adapters, 4)
+	mustSay(t, err, "names 3 classes", "has 4")
 }
 
 func TestPredictBadInput(t *testing.T) {
@@ -110,11 +123,11 @@ func TestPredictBadInput(t *testing.T) {
 	if err := os.WriteFile(cut, whole.Bytes()[:whole.Len()/2], 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Predict(t.Context(), cfg, adapters, []string{cut}, 1)
+	_, err := Predict(t.Context(), cfg, adapters, []string{cut}, 1, nil)
 	mustSay(t, err, cut)
-	_, err = Predict(t.Context(), cfg, adapters, []string{filepath.Join(dir, "none.png")}, 1)
+	_, err = Predict(t.Context(), cfg, adapters, []string{filepath.Join(dir, "none.png")}, 1, nil)
 	mustSay(t, err, "none.png")
-	_, err = Predict(t.Context(), cfg, cfg.Model.Backbone, []string{cut}, 1)
+	_, err = Predict(t.Context(), cfg, cfg.Model.Backbone, []string{cut}, 1, nil)
 	mustSay(t, err, "not a run's adapters")
 }
 

@@ -65,14 +65,14 @@ func (w *worker) start(ctx context.Context, cancel context.CancelCauseFunc) erro
 	if w.server, err = serveRing(w.cfg.Node.Addr); err != nil {
 		return err
 	}
-	if w.bench, err = openBench(ctx, w.cfg, w.log); err != nil {
+	if w.bench, err = openBench(ctx, w.cfg, w.log, ""); err != nil {
 		return err
 	}
 	w.bench.started = w.started
 	if err := w.bench.prepare(ctx); err != nil {
 		return err
 	}
-	w.runDigest = runDigest(w.cfg.ResultKeys(), w.bench.weights.Digest(), w.bench.train.Digest())
+	w.runDigest = runDigest(w.cfg.ResultKeys(), w.bench.weights.Digest(), w.bench.train.Digest(), w.bench.texts)
 	run := identity{digest: w.runDigest, keys: w.cfg.ResultKeys()}
 	if w.committed, err = resume(w.cfg.Run.Dir, run, w.bench.params); err != nil {
 		return err
@@ -213,7 +213,7 @@ func (w *worker) newTrainer() *trainer {
 		committed: w.committed, resumed: w.committed,
 		total: uint64(schedule.StepsPerEpoch()) * uint64(c.Train.Epochs),
 		feed: &feed{
-			schedule: schedule, seed: c.Train.Seed, transform: w.bench.transform(sharding.Train),
+			schedule: schedule, seed: c.Train.Seed, transform: w.bench.trainTransform(), skip: c.Data.OnError == "skip",
 			loader: w.bench.trainLoader, ahead: w.bench.ahead(),
 		},
 	}

@@ -86,6 +86,13 @@ func BenchmarkDecode(b *testing.B) {
 		images, t := benchmarkImages(b), clipTransform
 		benchmarkWorker(b, images, &t)
 	})
+	for kind, t := range map[string]Transform{
+		"test": {Kind: Test}, "five crops": {Kind: TestFive, Expand: 24}, "ten crops": {Kind: TestTen, Expand: 24},
+		"bicubic": {Kind: Test, Interpolation: Bicubic},
+	} {
+		t.Resolution, t.Mean, t.Std = clipTransform.Resolution, clipTransform.Mean, clipTransform.Std
+		b.Run("jpeg-800x600/224/"+kind, func(b *testing.B) { benchmarkWorker(b, benchmarkImages(b), &t) })
+	}
 	b.Run("png-28x28/28", func(b *testing.B) {
 		var images [][]byte
 		for i := range uint64(64) {
@@ -104,7 +111,7 @@ func BenchmarkDecode(b *testing.B) {
 
 func benchmarkWorker(b *testing.B, images [][]byte, t *Transform) {
 	var w worker
-	dst := make([]float32, 3*t.Resolution*t.Resolution)
+	dst := make([]float32, t.values())
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {

@@ -1,5 +1,5 @@
 // Package sharding turns image sets into batches: it indexes class-folder trees,
-// list files, IDX files and tar shards, packs the former into the latter, orders
+// list files, IDX files, CIFAR-100, iNaturalist 2018 and tar shards, packs the former into the latter, orders
 // the samples of each epoch, and reads, decodes and augments them ahead of the
 // devices. Everything that it draws or computes is a function of (seed, epoch,
 // sample), so that any node may prepare any micro-batch.
@@ -9,10 +9,7 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"strings"
 	"unicode"
@@ -30,21 +27,29 @@ const (
 
 // Source says where an image set lies. Which fields matter depends on Format:
 //
-//	idx     Images and Labels: IDX files, plain or gzipped, beside Path if relative
-//	shards  Path: a directory made by Pack
-//	folder  Path: a directory with one directory of images for each class
-//	list    Path: a list file of LIFT ("path label" a line); Images: the directory that its paths
-//	        start from (the list file's own by default)
+//	idx       Images and Labels: IDX files, plain or gzipped, beside Path if relative
+//	shards    Path: a directory made by Pack
+//	folder    Path: a directory with one directory of images for each class
+//	list      Path: a list file of LIFT ("path label" a line); Images: the directory that its paths
+//	          start from (the list file's own by default)
+//	cifar100  Path: a directory of CIFAR-100's files, of the Python or of the binary version
+//	inat2018  Labels: the annotations (train2018.json); Path: the directory that their file names
+//	          start from
 type Source struct {
 	Format         string
 	Path           string
 	Images, Labels string
-	// Classnames is a file with one class name a line, in the order of the labels.
-	// Optional: without it, names are the folders' or the labels themselves. In a
-	// folder source a line is the folder's name, or that and a readable name.
+	// Classnames is a file of class names: one a line in the order of the labels, or the
+	// categories of iNaturalist. Optional: without it, names are the source's own (folders, CIFAR's
+	// files, categories.json beside the annotations), or else the labels. See Classes.
 	Classnames string
-	// Split is put before the keys of IDX samples ("train" gives train/00000012).
+	// Category is the rank of iNaturalist's taxonomy that is the class; empty: "name", the species.
+	Category string
+	// Split is put before the keys of IDX and CIFAR samples ("train" gives train/00000012), and
+	// says which of CIFAR's files to read: train or test.
 	Split string
+	// Imbalance makes the set long-tailed; 0: as it is.
+	Imbalance float64
 	// EveryClass makes a class with no sample an error (*MissingClassError), as it
 	// must be for training.
 	EveryClass bool
@@ -88,10 +93,10 @@ type Dataset struct {
 	digest  [sha256.Size]byte
 }
 
-// Open indexes an image set. It reads no image (but all of an IDX file, which it
+// Open indexes an image set. It reads no image (but all of an IDX or CIFAR file, which it
 // keeps in memory).
 func Open(src Source) (*Dataset, error) {
-	names, err := readClassnames(src.Classnames)
+	names, err := readNaming(src.Classnames, src.Category)
 	if err != nil {
 		return nil, err
 	}
@@ -104,16 +109,26 @@ func Open(src Source) (*Dataset, error) {
 	case "shards":
 		d, err = openShards(src.Path)
 	case "folder":
-		d, names, err = openFolder(src.Path, names)
+		d, err = openFolder(src.Path, names)
 	case "list":
-		d, err = openList(src)
+		d, err = openList(src, names)
+	case "cifar100":
+		d, err = openCIFAR100(src)
+	case "inat2018":
+		from = src.Labels
+		d, err = openINat(src, names)
 	default:
-		err = fmt.Errorf("sharding: unknown format %q; lift reads idx, shards, folder and list", src.Format)
+		err = fmt.Errorf("sharding: unknown format %q; lift reads idx, shards, folder, list, cifar100 and inat2018", src.Format)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := d.finish(from, names, src); err != nil {
+	if rank := src.Category; rank != "" && rank != "name" && src.Format != "inat2018" && (names == nil || names.ranks == nil) {
+		err = fmt.Errorf("%s: %s of what? Only iNaturalist's categories have ranks: give them as the class names", from, rank)
+	} else {
+		err = d.finish(from, names, src)
+	}
+	if err != nil {
 		d.store.close()
 		return nil, err
 	}
@@ -121,15 +136,38 @@ func Open(src Source) (*Dataset, error) {
 }
 
 // finish checks keys and labels and fills in what follows from them.
-func (d *Dataset) finish(from string, names []string, src Source) error {
+func (d *Dataset) finish(from string, names *naming, src Source) error {
 	if len(d.samples) == 0 {
 		return fmt.Errorf("%s: no samples", from)
 	}
-	if names != nil && d.classes != nil && len(names) != len(d.classes) {
-		return fmt.Errorf("%s names %d classes, but %s has %d", src.Classnames, len(names), from, len(d.classes))
+	if err := d.setClasses(from, names); err != nil {
+		return err
+	}
+	if src.Imbalance != 0 {
+		if err := d.makeLongTailed(src.Imbalance); err != nil {
+			return fmt.Errorf("%s: %w", from, err)
+		}
+	}
+	d.counts = make([]int, len(d.classes))
+	for _, s := range d.samples {
+		d.counts[s.Label]++
+	}
+	for c, n := range d.counts {
+		if n == 0 && src.EveryClass {
+			return &MissingClassError{Class: c, Name: d.classes[c], From: from}
+		}
+	}
+	d.digest = digestSamples(d.samples)
+	return nil
+}
+
+// setClasses gives classes their names, and checks keys and labels.
+func (d *Dataset) setClasses(from string, names *naming) error {
+	if names != nil && d.classes != nil && len(names.names) != len(d.classes) {
+		return fmt.Errorf("%s names %d classes, but %s has %d", names.file, len(names.names), from, len(d.classes))
 	}
 	if names != nil {
-		d.classes = names
+		d.classes = names.names
 	}
 	highest := 0
 	for i, s := range d.samples {
@@ -148,16 +186,6 @@ func (d *Dataset) finish(from string, names []string, src Source) error {
 	for i := len(d.classes); d.classes == nil || i <= highest; i++ {
 		d.classes = append(d.classes, strconv.Itoa(i))
 	}
-	d.counts = make([]int, len(d.classes))
-	for _, s := range d.samples {
-		d.counts[s.Label]++
-	}
-	for c, n := range d.counts {
-		if n == 0 && src.EveryClass {
-			return &MissingClassError{Class: c, Name: d.classes[c], From: from}
-		}
-	}
-	d.digest = digestSamples(d.samples)
 	return nil
 }
 
@@ -190,92 +218,14 @@ func digestSamples(samples []Sample) (digest [sha256.Size]byte) {
 	return digest
 }
 
-// readClassnames returns the lines of a file of class names; nil for no file.
-func readClassnames(path string) ([]string, error) {
-	if path == "" {
-		return nil, nil
-	}
-	data, err := readBounded(path, maxTextBytes)
-	if err != nil {
-		return nil, fmt.Errorf("class names: %w", err)
-	}
-	var names []string
-	for i, line := range strings.Split(strings.TrimRight(string(data), "\r\n \t"), "\n") {
-		name := strings.TrimSpace(line)
-		if name == "" || !utf8.ValidString(name) {
-			return nil, fmt.Errorf("%s:%d: no class name on this line; each line is one class", path, i+1)
-		}
-		names = append(names, name)
-	}
-	if len(names) > maxClasses {
-		return nil, fmt.Errorf("%s: %d classes; lift takes up to %d", path, len(names), maxClasses)
-	}
-	return names, nil
-}
-
-// openRegular opens a file, but waits for no pipe and reads no device. It returns the
-// size too.
-func openRegular(path string) (*os.File, int64, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	return f, info.Size(), err
-}
-
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, size, err := openRegular(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if size > limit {
-		return nil, fmt.Errorf("%s has %d bytes; the limit is %d", path, size, limit)
-	}
-	data, err := readExactly(f, 0, int(size), nil)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return data, nil
-}
-
-// readExactly reads n bytes at an offset, into buf if it is large enough.
-func readExactly(f *os.File, offset int64, n int, buf []byte) ([]byte, error) {
-	buf = growBytes(buf, n)
-	if _, err := f.ReadAt(buf, offset); err != nil {
-		return nil, shortRead(err)
-	}
-	return buf, nil
-}
-
-// shortRead names the end of a file for what it is.
-func shortRead(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("the file is truncated")
-	}
-	return err
-}
-
-// growBytes returns n bytes, in s if it is large enough.
-func growBytes(s []byte, n int) []byte {
-	if cap(s) < n {
-		return make([]byte, n)
-	}
-	return s[:n]
-}
-
 // Len returns the number of samples.
 func (d *Dataset) Len() int { return len(d.samples) }
 
 // Sample returns sample i, 0 <= i < Len.
 func (d *Dataset) Sample(i int) Sample { return d.samples[i] }
 
-// Classes returns the class names, by label. The caller must not change them.
+// Classes returns the readable names of all classes, by label: the lines of Source.Classnames (of a line that is a folder and a
+// name, the name), or the source's own, or else the labels. The caller must not change them.
 func (d *Dataset) Classes() []string { return d.classes }
 
 // NumClasses returns the number of classes.
@@ -301,9 +251,16 @@ func (d *Dataset) Read(i int, buf []byte) ([]byte, error) {
 // Close gives back files and memory. No other method may be running, or be called later.
 func (d *Dataset) Close() error { return d.store.close() }
 
-func (d *Dataset) decodeError(i int, err error) error {
+func (d *Dataset) decodeError(i int, err error) *DecodeError {
 	file, offset := d.store.locate(i)
 	return &DecodeError{Key: d.samples[i].Key, Shard: file, Offset: offset, Err: err}
+}
+
+// corruptError is decodeError for an image whose bytes are there, and are to blame.
+func (d *Dataset) corruptError(i int, err error) *DecodeError {
+	e := d.decodeError(i, err)
+	e.Corrupt = true
+	return e
 }
 
 // DecodeError reports an image that could not be read or decoded.
@@ -311,7 +268,10 @@ type DecodeError struct {
 	Key    string // the sample's key
 	Shard  string // file that holds it
 	Offset int64  // its first byte in that file
-	Err    error
+	// Corrupt: the bytes were read, and are no image that lift decodes. That is so wherever
+	// they are read, unlike a file that is missing, a disk that fails or a damaged shard.
+	Corrupt bool
+	Err     error
 }
 
 func (e *DecodeError) Error() string {

@@ -16,7 +16,7 @@ const (
 type UnsupportedFormatError struct{ Format string }
 
 func (e *UnsupportedFormatError) Error() string {
-	return e.Format + " is not a format that lift reads; convert the image to JPEG or PNG"
+	return e.Format + " is not a format that lift reads; convert the image to JPEG, PNG or WebP"
 }
 
 // errEmptyImage is returned for an image file of no bytes.
@@ -24,6 +24,15 @@ var errEmptyImage = errors.New("the image file is empty")
 
 // Box is a rectangle of an image, in pixels.
 type Box struct{ Top, Left, Height, Width int }
+
+// with returns the smallest box that holds b and c; a box of no pixels holds nothing.
+func (b Box) with(c Box) Box {
+	if b.Width == 0 {
+		return c
+	}
+	top, left := min(b.Top, c.Top), min(b.Left, c.Left)
+	return Box{top, left, max(b.Top+b.Height, c.Top+c.Height) - top, max(b.Left+b.Width, c.Left+c.Width) - left}
+}
 
 // RGB is an image of three bytes a pixel, rows from the top: Pix[(y*W+x)*3+c].
 type RGB struct {
@@ -54,6 +63,7 @@ var (
 	jpegCodec = &codec{"JPEG", jpegSize, decodeJPEG}
 	pngCodec  = &codec{"PNG", pngSize, decodePNG}
 	pnmCodec  = &codec{"PNM", pnmSize, decodePNM}
+	webpCodec = &codec{"WebP", webpSize, decodeWebP}
 )
 
 // sniff finds the format of an image by its first bytes.
@@ -67,9 +77,11 @@ func sniff(data []byte) (*codec, error) {
 		return pngCodec, nil
 	case bytes.HasPrefix(data, []byte("P5")), bytes.HasPrefix(data, []byte("P6")):
 		return pnmCodec, nil
+	case bytes.HasPrefix(data, []byte("RIFF")) && len(data) >= 12 && string(data[8:12]) == "WEBP":
+		return webpCodec, nil
 	}
 	for _, other := range []struct{ name, at0, at8 string }{
-		{"WebP", "RIFF", "WEBP"}, {"GIF", "GIF8", ""}, {"BMP", "BM", ""},
+		{"GIF", "GIF8", ""}, {"BMP", "BM", ""},
 		{"TIFF", "II*\x00", ""}, {"TIFF", "MM\x00*", ""}, {"AVIF or HEIF", "\x00\x00\x00", "av"},
 	} {
 		if bytes.HasPrefix(data, []byte(other.at0)) && len(data) >= 12 && bytes.HasPrefix(data[8:], []byte(other.at8)) {
@@ -118,7 +130,7 @@ func (d *decoder) pixels(n int) []byte {
 	return d.pix[:4*n]
 }
 
-// DecodeRGB decodes a JPEG, PNG or binary PGM or PPM image as PIL's convert("RGB")
+// DecodeRGB decodes a JPEG, PNG, WebP or binary PGM or PPM image as PIL's convert("RGB")
 // does: orientation tags are ignored, alpha is dropped, 16-bit grey is clipped at
 // 255 and 16-bit colour cut to its high byte.
 func DecodeRGB(data []byte) (*RGB, error) {

@@ -210,7 +210,7 @@ func TestBadImagesAreErrors(t *testing.T) {
 	}{
 		{"empty", nil, "empty"},
 		{"text", []byte("this is no image"), "not an image"},
-		{"webp", []byte("RIFF\x10\x00\x00\x00WEBPVP8 "), "WebP is not a format"},
+		{"gif", []byte("GIF89a\x10\x00\x00\x00\x00\x00\x00"), "GIF is not a format"},
 		{"jpeg cut in half", jpg[:len(jpg)/2], "truncated"},
 		{"jpeg without end", jpg[:len(jpg)-2], "truncated"},
 		{"jpeg headers only", jpg[:160], "truncated"},
@@ -231,8 +231,8 @@ func TestBadImagesAreErrors(t *testing.T) {
 		}
 	}
 	var unsupported *UnsupportedFormatError
-	if _, err := DecodeRGB([]byte("RIFF\x10\x00\x00\x00WEBPVP8 ")); !errors.As(err, &unsupported) || unsupported.Format != "WebP" {
-		t.Errorf("a WebP gives %v, want *UnsupportedFormatError", err)
+	if _, err := DecodeRGB([]byte("GIF89a\x10\x00\x00\x00\x00\x00\x00")); !errors.As(err, &unsupported) || unsupported.Format != "GIF" {
+		t.Errorf("a GIF gives %v, want *UnsupportedFormatError", err)
 	}
 }
 

@@ -20,7 +20,8 @@ type fileStore struct {
 }
 
 // openList reads a list file of LIFT: a path, a space and a label on each line.
-func openList(src Source) (*Dataset, error) {
+// Labels are iNaturalist's category ids if the class names are its categories, as in LIFT's lists of it.
+func openList(src Source, names *naming) (*Dataset, error) {
 	data, err := readBounded(src.Path, maxTextBytes)
 	if err != nil {
 		return nil, err
@@ -28,6 +29,16 @@ func openList(src Source) (*Dataset, error) {
 	samples, paths, err := parseList(string(data))
 	if err != nil {
 		return nil, fmt.Errorf("%s:%w", src.Path, err)
+	}
+	names.cutFolders(samples, paths)
+	if names != nil && names.ranks != nil {
+		for i := range samples {
+			label, ok := names.ranks.labels[int64(samples[i].Label)]
+			if !ok {
+				return nil, fmt.Errorf("%s: %s is of category %d, which is not in %s", src.Path, paths[i], samples[i].Label, names.file)
+			}
+			samples[i].Label = label
+		}
 	}
 	root := src.Images
 	if root == "" {
@@ -78,25 +89,32 @@ var imageEndings = map[string]bool{
 }
 
 // openFolder reads a class-folder tree. Labels are the order of names; without
-// names, the sorted folders. It returns the readable names.
-func openFolder(root string, lines []string) (*Dataset, []string, error) {
-	folders, names, err := classFolders(root, lines)
+// names, the sorted folders. It leaves in names what is readable of them.
+func openFolder(root string, names *naming) (*Dataset, error) {
+	var lines []string
+	if names != nil {
+		lines = names.names
+	}
+	folders, readable, err := classFolders(root, lines)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	if names != nil {
+		names.names = readable
 	}
 	s := &fileStore{root: root}
-	d := &Dataset{store: s}
+	d := &Dataset{store: s, classes: readable}
 	for label, folder := range folders {
 		paths, err := imagesBelow(root, folder)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		for _, p := range paths {
 			s.paths = append(s.paths, p)
 			d.samples = append(d.samples, Sample{Key: keyOf(p), Label: label})
 		}
 	}
-	return d, names, nil
+	return d, nil
 }
 
 // classFolders returns the folder of each class and the classes' names. Each line

@@ -22,13 +22,16 @@ type Request struct {
 	Epoch     int
 	Transform *Transform // must not change until the batch is there
 	Seed      uint64
+	// SkipCorrupt leaves samples that do not decode (DecodeError.Corrupt) out of the batch.
+	SkipCorrupt bool
 }
 
 // Batch is a ready batch. It is the caller's until Release.
 type Batch struct {
-	Images  []float32 // [len(Samples), 3, R, R]
+	Images  []float32 // [len(Samples), Transform.Crops(), 3, R, R]
 	Labels  []int32   // class of each sample
-	Samples []int     // the request's
+	Samples []int     // the request's, but for those skipped
+	Skipped []*DecodeError
 
 	loader *Loader
 }
@@ -84,6 +87,13 @@ type Pending struct {
 	busy   int   // samples that workers are at
 	err    error // of sample failed; why it ended
 	failed int
+	skip   []skipped
+}
+
+// skipped is a sample of a request that is left out, and why.
+type skipped struct {
+	k   int
+	err *DecodeError
 }
 
 type pendingState uint8
@@ -204,10 +214,10 @@ func (l *Loader) activateLocked() {
 
 // activateLocked gives a queued request its memory and hands it to the workers.
 func (p *Pending) activateLocked() {
-	l, n, R := p.loader, len(p.req.Samples), p.req.Transform.Resolution
+	l, n := p.loader, len(p.req.Samples)
 	l.queue = remove(l.queue, p)
 	p.batch = &Batch{
-		Images:  l.imagesLocked(n * 3 * R * R),
+		Images:  l.imagesLocked(n * p.req.Transform.values()),
 		Labels:  make([]int32, n),
 		Samples: p.req.Samples,
 		loader:  l,
@@ -274,7 +284,7 @@ func (l *Loader) run() {
 
 // loadInto prepares sample k of a batch.
 func (w *worker) loadInto(d *Dataset, batch *Batch, r *Request, k int) error {
-	i, n := r.Samples[k], len(batch.Images)/len(r.Samples)
+	i, n := r.Samples[k], r.Transform.values()
 	batch.Labels[k] = int32(d.Sample(i).Label)
 	return w.load(d, i, r.Transform, r.Seed, r.Epoch, batch.Images[k*n:(k+1)*n])
 }
@@ -308,7 +318,11 @@ func (p *Pending) give(k int, err error) {
 		p.recycleLocked()
 		return
 	}
-	if err != nil && (p.err == nil || k < p.failed) {
+	var corrupt *DecodeError
+	switch {
+	case p.req.SkipCorrupt && errors.As(err, &corrupt) && corrupt.Corrupt:
+		p.skip = append(p.skip, skipped{k, corrupt})
+	case err != nil && (p.err == nil || k < p.failed):
 		p.err, p.failed = err, k
 	}
 	if p.busy > 0 || p.taken < len(p.req.Samples) {
@@ -318,8 +332,30 @@ func (p *Pending) give(k int, err error) {
 		p.endLocked(p.err)
 		return
 	}
+	if len(p.skip) > 0 {
+		p.batch.leaveOut(p.skip, p.req.Transform.values())
+	}
 	p.state = ready
 	close(p.done)
+}
+
+// leaveOut takes samples out of a batch of n values a sample, in the order of the request.
+func (b *Batch) leaveOut(skip []skipped, n int) {
+	slices.SortFunc(skip, func(a, b skipped) int { return a.k - b.k })
+	samples, kept := b.Samples, 0
+	b.Samples = make([]int, 0, len(samples)-len(skip)) // the request's slice is the caller's
+	for k, i := range samples {
+		if len(skip) > 0 && skip[0].k == k {
+			b.Skipped = append(b.Skipped, skip[0].err)
+			skip = skip[1:]
+			continue
+		}
+		copy(b.Images[kept*n:(kept+1)*n], b.Images[k*n:(k+1)*n])
+		b.Labels[kept] = b.Labels[k]
+		b.Samples = append(b.Samples, i)
+		kept++
+	}
+	b.Images, b.Labels = b.Images[:kept*n], b.Labels[:kept]
 }
 
 func remove(s []*Pending, p *Pending) []*Pending {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -69,7 +71,7 @@ func ints(n int) func(func(int) bool) {
 
 // checkBatch compares a batch with its samples prepared one by one.
 func checkBatch(t interface{ Fatalf(string, ...any) }, d *Dataset, r Request, b *Batch) {
-	size := 3 * r.Transform.Resolution * r.Transform.Resolution
+	size := r.Transform.values()
 	if len(b.Images) != size*len(r.Samples) || !slices.Equal(b.Samples, r.Samples) {
 		t.Fatalf("batch of %d values for samples %v, want %v", len(b.Images), b.Samples, r.Samples)
 	}
@@ -172,6 +174,72 @@ func TestLoaderNamesTheFirstBadImage(t *testing.T) {
 	b.Release()
 }
 
+// Samples that do not decode can be left out; what remains is as in a batch without them, and who is left out does not depend on the
+// loader. A damaged shard or a missing file is no such sample.
+func TestLoaderSkipsCorruptImages(t *testing.T) {
+	root := tree(t, "a/0.png", "a/1.png", "a/2.png", "a/3.png", "b/4.png", "b/5.png", "b/6.png")
+	for _, name := range []string{"a/1.png", "a/3.png", "b/4.png"} {
+		data, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(root, name), data[:len(data)-len(data)/3])
+	}
+	writeFile(t, filepath.Join(root, "b/6.png"), nil)
+	source := Source{Format: "folder", Path: root}
+	shards := filepath.Join(t.TempDir(), "shards")
+	if err := Pack(t.Context(), openTestSet(t, source), shards, PackOptions{SamplesPerShard: 3}); err == nil {
+		t.Error("an empty image was packed")
+	}
+	if err := Pack(t.Context(), openTestSet(t, source), shards, PackOptions{SamplesPerShard: 3, KeepCorrupt: true}); err != nil {
+		t.Fatal(err)
+	}
+	five := Transform{Kind: TestFive, Resolution: 8, Expand: 2, Std: smallTransform.Std}
+	for _, src := range []Source{source, {Format: "shards", Path: shards}} {
+		d := openTestSet(t, src)
+		l := NewLoader(d, 3, 2)
+		defer l.Close()
+		for _, tr := range []*Transform{&smallTransform, &five} {
+			for asked, left := range map[string][]int{"6 2 1 0 3 5 4": {2, 0, 5}, "4 3": {}, "0 2 5": {0, 2, 5}, "2 1": {2}} {
+				r := Request{Transform: tr, Seed: 2, SkipCorrupt: true}
+				for _, field := range strings.Fields(asked) {
+					i, _ := strconv.Atoi(field)
+					r.Samples = append(r.Samples, i)
+				}
+				b, err := l.Prefetch(r).Wait(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				var skipped []int
+				for _, e := range b.Skipped {
+					skipped = append(skipped, slices.IndexFunc(d.samples, func(s Sample) bool { return s.Key == e.Key }))
+				}
+				want := slices.DeleteFunc(slices.Clone(r.Samples), func(i int) bool { return slices.Contains(left, i) })
+				if !slices.Equal(skipped, want) {
+					t.Errorf("of %s, %v are skipped, want %v", asked, skipped, want)
+				}
+				whole := r
+				whole.Samples = left
+				checkBatch(t, d, whole, b)
+				b.Release()
+				r.SkipCorrupt = false
+				if _, err := l.Prefetch(r).Wait(t.Context()); (err == nil) != (len(left) == len(r.Samples)) {
+					t.Errorf("%s without skipping: %v", asked, err)
+				}
+			}
+		}
+	}
+	if err := os.Remove(filepath.Join(root, "a", "0.png")); err != nil {
+		t.Fatal(err)
+	}
+	d := openTestSet(t, Source{Format: "list", Images: root, Path: write(t, "list", "a/0.png 0\n")})
+	l := NewLoader(d, 1, 1)
+	defer l.Close()
+	if _, err := l.Prefetch(Request{Samples: []int{0}, Transform: &smallTransform, SkipCorrupt: true}).Wait(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing file gives %v", err)
+	}
+}
+
 func TestImpossibleRequests(t *testing.T) {
 	d := openTestSet(t, grayIDX(t, 4, 5, 2))
 	l := NewLoader(d, 1, 1)
@@ -202,7 +270,7 @@ func TestFashionMNIST(t *testing.T) {
 		t.Errorf("counts %v, want %v", d.Counts(), want)
 	}
 	shards := filepath.Join(t.TempDir(), "shards")
-	if err := Pack(t.Context(), d, shards, 1000); err != nil {
+	if err := Pack(t.Context(), d, shards, PackOptions{SamplesPerShard: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	if err := Verify(t.Context(), shards); err != nil {

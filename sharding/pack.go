@@ -31,14 +31,22 @@ func (e *OtherSourceError) Error() string {
 	return e.Dir + " was packed from another image set, or from an older state of this one; remove it, or pack into another directory"
 }
 
-// Pack writes an image set as WebDataset tars of up to samplesPerShard samples
-// (KEY.png or the like, and KEY.cls with the label) and an index. Equal sets give
+// PackOptions say how Pack packs.
+type PackOptions struct {
+	SamplesPerShard int // of a tar, at most
+	// KeepCorrupt packs files that are no images as they are (KEY.bin), for a run that skips
+	// them; else they are errors.
+	KeepCorrupt bool
+}
+
+// Pack writes an image set as WebDataset tars (KEY.png or the like, and KEY.cls with the
+// label) and an index. Equal sets give
 // equal bytes. The directory appears whole or not at all: a packing of the same set
 // that is there already, or that another process finishes first, is kept; anything
 // else there is an *OtherSourceError, or an error that says what is there.
-func Pack(ctx context.Context, src *Dataset, dir string, samplesPerShard int) (err error) {
-	if samplesPerShard < 1 || samplesPerShard > maxSamplesPerShard {
-		return fmt.Errorf("sharding: %d samples a shard; lift takes 1 to %d", samplesPerShard, maxSamplesPerShard)
+func Pack(ctx context.Context, src *Dataset, dir string, o PackOptions) (err error) {
+	if n := o.SamplesPerShard; n < 1 || n > maxSamplesPerShard {
+		return fmt.Errorf("sharding: %d samples a shard; lift takes 1 to %d", n, maxSamplesPerShard)
 	}
 	source, err := sourceDigest(src)
 	if err != nil {
@@ -57,11 +65,11 @@ func Pack(ctx context.Context, src *Dataset, dir string, samplesPerShard int) (e
 	}
 	defer tmp.Close()
 	defer os.RemoveAll(tmp.Name())
-	p := &packer{src: src, dir: tmp.Name()}
+	p := &packer{src: src, dir: tmp.Name(), keepCorrupt: o.KeepCorrupt}
 	p.index.header = indexHeader{Samples: src.Len(), Classes: src.classes,
 		Digest: hex.EncodeToString(src.digest[:]), Source: hex.EncodeToString(source[:])}
 	p.index.samples = src.samples
-	if err := p.write(ctx, samplesPerShard); err != nil {
+	if err := p.write(ctx, o.SamplesPerShard); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp.Name(), dir); err != nil {
@@ -172,12 +180,13 @@ func checkUnique(samples []Sample) error {
 
 // packer writes a set's shards and index into dir.
 type packer struct {
-	src   *Dataset
-	dir   string
-	index index
-	buf   []byte // encoded image as read
-	png   bytes.Buffer
-	spare *png.EncoderBuffer // a compressor is a megabyte: one is enough
+	src         *Dataset
+	dir         string
+	keepCorrupt bool
+	index       index
+	buf         []byte // encoded image as read
+	png         bytes.Buffer
+	spare       *png.EncoderBuffer // a compressor is a megabyte: one is enough
 }
 
 // Get and Put make a packer the png.EncoderBufferPool of its encoder.
@@ -255,20 +264,26 @@ func (p *packer) encoded(i int) (data []byte, ending string, err error) {
 		return nil, "", err
 	}
 	c, width, height, err := open(p.buf)
-	if err != nil {
-		return nil, "", p.src.decodeError(i, err)
+	var channels int
+	var pixels []byte
+	if err == nil && c == pnmCodec {
+		channels, _, _, pixels, err = pnmHeader(p.buf)
+		if err == nil && len(pixels) < channels*width*height {
+			err = errors.New("the image is truncated")
+		}
 	}
-	switch c {
-	case jpegCodec:
+	switch {
+	case err != nil && p.keepCorrupt:
+		return p.buf, ".bin", nil
+	case err != nil:
+		return nil, "", p.src.corruptError(i, err)
+	case c == jpegCodec:
 		return p.buf, ".jpg", nil
-	case pngCodec:
+	case c == pngCodec:
 		return p.buf, ".png", nil
-	}
-	channels, _, _, pixels, err := pnmHeader(p.buf)
-	if err != nil || len(pixels) < channels*width*height {
-		return nil, "", p.src.decodeError(i, errors.New("the image is truncated"))
-	}
-	if channels == 3 {
+	case c == webpCodec:
+		return p.buf, ".webp", nil
+	case channels == 3:
 		return p.buf, ".ppm", nil
 	}
 	p.png.Reset()

@@ -22,7 +22,7 @@ import (
 func packed(t testing.TB, src Source, samplesPerShard int) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "shards")
-	if err := Pack(context.Background(), openTestSet(t, src), dir, samplesPerShard); err != nil {
+	if err := Pack(context.Background(), openTestSet(t, src), dir, PackOptions{SamplesPerShard: samplesPerShard}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -125,7 +125,7 @@ func TestPackersRace(t *testing.T) {
 	errs := make([]error, 4)
 	for i := range errs {
 		d := openTestSet(t, src)
-		wg.Go(func() { errs[i] = Pack(context.Background(), d, dir, 7) })
+		wg.Go(func() { errs[i] = Pack(context.Background(), d, dir, PackOptions{SamplesPerShard: 7}) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -143,7 +143,9 @@ func TestPackKeepsOrRefusesWhatIsThere(t *testing.T) {
 	src := grayIDX(t, 12, 5, 3)
 	dir := packed(t, src, 5)
 	before := hashDir(t, dir)
-	pack := func(src Source, dir string) error { return Pack(context.Background(), openTestSet(t, src), dir, 5) }
+	pack := func(src Source, dir string) error {
+		return Pack(context.Background(), openTestSet(t, src), dir, PackOptions{SamplesPerShard: 5})
+	}
 	if err := pack(src, dir); err != nil || hashDir(t, dir) != before {
 		t.Errorf("packing again: %v", err)
 	}
@@ -166,19 +168,19 @@ func TestPackLeavesNothingHalfWritten(t *testing.T) {
 	d := openTestSet(t, grayIDX(t, 12, 5, 3))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := Pack(ctx, d, filepath.Join(parent, "shards"), 5); !errors.Is(err, context.Canceled) {
+	if err := Pack(ctx, d, filepath.Join(parent, "shards"), PackOptions{SamplesPerShard: 5}); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled packing gives %v", err)
 	}
 	root := tree(t, "n01/a.png", "n01/b.png")
 	writeFile(t, filepath.Join(root, "n01/b.png"), []byte("not an image"))
 	bad := openTestSet(t, Source{Format: "folder", Path: root})
-	err := Pack(context.Background(), bad, filepath.Join(parent, "bad"), 5)
+	err := Pack(context.Background(), bad, filepath.Join(parent, "bad"), PackOptions{SamplesPerShard: 5})
 	var decode *DecodeError
 	if !errors.As(err, &decode) || decode.Key != "n01/b" {
 		t.Errorf("a file that is no image gives %v, want a *DecodeError that names it", err)
 	}
 	twice := tree(t, "n01/a.png", "n01/a.jpg")
-	err = Pack(context.Background(), openTestSet(t, Source{Format: "folder", Path: twice}), filepath.Join(parent, "twice"), 5)
+	err = Pack(context.Background(), openTestSet(t, Source{Format: "folder", Path: twice}), filepath.Join(parent, "twice"), PackOptions{SamplesPerShard: 5})
 	if err == nil || !strings.Contains(err.Error(), "n01/a") {
 		t.Errorf("two samples of one key give %v", err)
 	}

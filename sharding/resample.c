@@ -15,6 +15,16 @@ typedef int32_t ints4 __attribute__((vector_size(16)));
 typedef uint8_t bytes16 __attribute__((vector_size(16)));
 typedef int32_t ints16 __attribute__((vector_size(64)));
 
+// TO_BYTES leaves fixed point: v is brought into 0 to 255, which a filter with negative
+// weights leaves. A comparison of vectors gives -1 where it holds.
+#define TO_BYTES(ints, bytes, v)                      \
+    ({                                                \
+        ints t_ = (v) >> BITS;                        \
+        t_ &= ~(t_ < 0);                              \
+        t_ = (t_ & ~(t_ > 255)) | ((t_ > 255) & 255); \
+        __builtin_convertvector(t_, bytes);           \
+    })
+
 // SSE2 has no 32-bit multiplication, so x86 chooses among three builds when the
 // program is loaded.
 #if defined(__x86_64__) && defined(__GLIBC__)
@@ -36,22 +46,21 @@ void lift_resample_rows(uint8_t *dst, const uint8_t *src, int rows, int src_widt
                 memcpy(&b, p, PIXEL);
                 sum += __builtin_convertvector(b, ints4) * w[k];
             }
-            // Weights are not negative and add up to one: no sum leaves 0 to 255.
-            bytes4 b = __builtin_convertvector(sum >> BITS, bytes4);
+            bytes4 b = TO_BYTES(ints4, bytes4, sum);
             memcpy(dst, &b, PIXEL);
         }
     }
 }
 
 FOR_EACH_CPU
-void lift_resample_columns(uint8_t *dst, const uint8_t *src, int width, int n, const int32_t *first,
+void lift_resample_columns(uint8_t *dst, const uint8_t *src, int width, int src_width, int n, const int32_t *first,
                            const int32_t *count, const int32_t *weights, int taps) {
-    size_t stride = (size_t)width * PIXEL;
-    for (int i = 0; i < n; i++, dst += stride) {
+    size_t stride = (size_t)src_width * PIXEL, bytes = (size_t)width * PIXEL;
+    for (int i = 0; i < n; i++, dst += bytes) {
         const uint8_t *top = src + (size_t)first[i] * stride;
         const int32_t *w = weights + (size_t)i * taps;
         size_t x = 0;
-        for (; x + BLOCK <= stride; x += BLOCK) {
+        for (; x + BLOCK <= bytes; x += BLOCK) {
             ints16 sum = {0};
             sum += HALF;
             for (int k = 0; k < count[i]; k++) {
@@ -59,13 +68,14 @@ void lift_resample_columns(uint8_t *dst, const uint8_t *src, int width, int n, c
                 memcpy(&b, top + k * stride + x, BLOCK);
                 sum += __builtin_convertvector(b, ints16) * w[k];
             }
-            bytes16 b = __builtin_convertvector(sum >> BITS, bytes16);
+            bytes16 b = TO_BYTES(ints16, bytes16, sum);
             memcpy(dst + x, &b, BLOCK);
         }
-        for (; x < stride; x++) {
+        for (; x < bytes; x++) {
             int32_t sum = HALF;
             for (int k = 0; k < count[i]; k++) sum += top[k * stride + x] * w[k];
-            dst[x] = (uint8_t)(sum >> BITS);
+            sum >>= BITS;
+            dst[x] = (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
         }
     }
 }

@@ -1,13 +1,84 @@
 package sharding
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
-// Resampling is Pillow's: a triangle filter as wide as the reduction, weights in
-// fixed point, rows first, rounded to bytes, then columns, rounded again. The last
-// value decides a step of 1/255 here and there, so all of it is taken over.
+// Resampling is Pillow's: a filter as wide as the reduction, weights in fixed point,
+// two passes, each rounded to bytes. The last value decides a step of 1/255 here and
+// there, so all of it is taken over, the order of the passes too.
 
 // weightBits is the fixed point of weights: 32 bits less 8 of a pixel and 2 to spare.
 const weightBits = 22
+
+// Interpolation is the filter that an image is resized with.
+type Interpolation uint8
+
+// The filters of PIL that lift has. Both are antialiased.
+const (
+	Bilinear Interpolation = iota // a triangle
+	Bicubic                       // Keys' cubic with a = -1/2
+)
+
+// support is half of the filter's width, in pixels of the smaller image.
+func (f Interpolation) support() float64 {
+	if f == Bicubic {
+		return 2
+	}
+	return 1
+}
+
+// at returns the filter's value at x. Products are rounded before they are added, so
+// that no machine fuses them.
+func (f Interpolation) at(x float64) float64 {
+	x = math.Abs(x)
+	switch {
+	case f == Bilinear:
+		return max(0, 1-x)
+	case x < 1:
+		return float64(float64((float64(1.5*x)-2.5)*x)*x) + 1
+	case x < 2:
+		return float64((float64((float64((x-5)*x)+8)*x) - 4) * -0.5)
+	}
+	return 0
+}
+
+// verticalFirst says whether Pillow (from version 13 on) takes the columns' pass first:
+// when the height loses more than twice what the width loses. It decides roundings only.
+func verticalFirst(box Box, width, height int) bool {
+	return height < box.Height && box.Height-height > 2*(box.Width-width)
+}
+
+// outputs is a stretch of the outputs of an axis.
+type outputs struct{ from, to int }
+
+// stretches writes the outputs that crops of a size at the given places need, sorted and
+// merged, into dst.
+func stretches(dst []outputs, starts []int, size int) []outputs {
+	slices.Sort(starts)
+	dst = dst[:0]
+	for _, from := range starts {
+		if last := len(dst) - 1; last >= 0 && from <= dst[last].to {
+			dst[last].to = max(dst[last].to, from+size)
+			continue
+		}
+		dst = append(dst, outputs{from, from + size})
+	}
+	return dst
+}
+
+// place returns where output x lies in stretches that are laid one after the other.
+func place(all []outputs, x int) int {
+	before := 0
+	for _, s := range all {
+		if x < s.to {
+			return before + x - s.from
+		}
+		before += s.to - s.from
+	}
+	return before
+}
 
 // axis holds how one dimension is resampled: output i is the sum of count[i] inputs
 // from first[i] on, times weights[i*taps:].
@@ -17,31 +88,52 @@ type axis struct {
 	exact                 []float64 // scratch: the weights of one output
 }
 
-// set prepares outputs from to from+n-1 of a resize of in values to out. Memory is
-// reused. Products are rounded before they are added, so that no machine fuses them.
-func (a *axis) set(in, out, from, n int) {
+// set prepares stretches of the outputs of a resize of in values to out. Memory is reused.
+func (a *axis) set(in, out int, filter Interpolation, all ...outputs) {
 	scale := float64(in) / float64(out)
-	support := max(scale, 1) // of the triangle, stretched when reducing
+	wide := max(scale, 1) // the filter is stretched when reducing
+	support := float64(filter.support() * wide)
 	a.taps = 2*int(math.Ceil(support)) + 1
+	n := 0
+	for _, s := range all {
+		n += s.to - s.from
+	}
 	a.first, a.count = grow(a.first, n), grow(a.count, n)
 	a.weights = grow(a.weights, n*a.taps)
-	for i := range n {
-		center := float64((float64(from+i) + 0.5) * scale)
-		first := max(0, int(center-support+0.5))
-		count := min(in, int(center+support+0.5)) - first
-		sum := 0.0
-		a.exact = a.exact[:0]
-		for k := range count {
-			v := max(0, 1-math.Abs(float64((float64(first+k)-center+0.5)/support)))
-			a.exact = append(a.exact, v)
-			sum += v
+	i := 0
+	for _, s := range all {
+		for output := s.from; output < s.to; output++ {
+			center := float64((float64(output) + 0.5) * scale)
+			first := max(0, int(center-support+0.5))
+			count := min(in, int(center+support+0.5)) - first
+			a.first[i], a.count[i] = int32(first), int32(count)
+			a.weigh(a.weights[i*a.taps:], filter, first, count, center, 1/wide)
+			i++
 		}
-		row := a.weights[i*a.taps:]
-		for k, v := range a.exact {
-			row[k] = int32(0.5 + float64(v/sum*(1<<weightBits)))
-		}
-		a.first[i], a.count[i] = int32(first), int32(count)
 	}
+}
+
+// weigh sets the weights of one output, around center, in fixed point: those of count
+// inputs from first on; shrink leads from inputs to the filter's own width.
+func (a *axis) weigh(dst []int32, filter Interpolation, first, count int, center, shrink float64) {
+	sum := 0.0
+	a.exact = a.exact[:0]
+	for k := range count {
+		v := filter.at(float64((float64(first+k) - center + 0.5) * shrink))
+		a.exact = append(a.exact, v)
+		sum += v
+	}
+	for k, v := range a.exact {
+		if sum != 0 {
+			v /= sum
+		}
+		dst[k] = int32(math.Copysign(0.5, v) + float64(v*(1<<weightBits)))
+	}
+}
+
+// part returns n outputs from the i-th on. It shares memory with a.
+func (a *axis) part(i, n int) axis {
+	return axis{first: a.first[i : i+n], count: a.count[i : i+n], weights: a.weights[i*a.taps : (i+n)*a.taps], taps: a.taps}
 }
 
 // span returns the inputs that are read: from the first to before the last.
@@ -67,7 +159,7 @@ func grow(s []int32, n int) []int32 {
 // resampleRowsGo is lift_resample_rows of resample.c.
 func resampleRowsGo(dst, src []byte, rows, srcWidth int, a *axis) {
 	for y := range rows {
-		row := src[4*y*srcWidth : 4*(y+1)*srcWidth]
+		row := src[4*y*srcWidth:]
 		for i, first := range a.first {
 			r, g, b, x := int32(1<<(weightBits-1)), int32(1<<(weightBits-1)), int32(1<<(weightBits-1)), int32(1<<(weightBits-1))
 			for k, w := range a.weights[i*a.taps:][:a.count[i]] {
@@ -78,23 +170,25 @@ func resampleRowsGo(dst, src []byte, rows, srcWidth int, a *axis) {
 				x += int32(p[3]) * w
 			}
 			p := dst[4*(y*len(a.first)+i):][:4]
-			p[0], p[1], p[2], p[3] = byte(r>>weightBits), byte(g>>weightBits), byte(b>>weightBits), byte(x>>weightBits)
+			p[0], p[1], p[2], p[3] = toByte(r), toByte(g), toByte(b), toByte(x)
 		}
 	}
 }
 
 // resampleColumnsGo is lift_resample_columns of resample.c.
-func resampleColumnsGo(dst, src []byte, width int, a *axis) {
-	stride := 4 * width
+func resampleColumnsGo(dst, src []byte, width, srcWidth int, a *axis) {
 	for i, first := range a.first {
-		out := dst[i*stride : (i+1)*stride]
+		out := dst[4*i*width:][:4*width]
 		weights := a.weights[i*a.taps:][:a.count[i]]
 		for x := range out {
 			sum := int32(1 << (weightBits - 1))
 			for k, w := range weights {
-				sum += int32(src[(int(first)+k)*stride+x]) * w
+				sum += int32(src[4*(int(first)+k)*srcWidth+x]) * w
 			}
-			out[x] = byte(sum >> weightBits)
+			out[x] = toByte(sum)
 		}
 	}
 }
+
+// toByte leaves fixed point. A filter with negative weights leads beyond a byte.
+func toByte(sum int32) byte { return byte(min(max(sum>>weightBits, 0), 255)) }

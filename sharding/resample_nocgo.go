@@ -6,4 +6,6 @@ func resampleRows(dst, src []byte, rows, srcWidth int, a *axis) {
 	resampleRowsGo(dst, src, rows, srcWidth, a)
 }
 
-func resampleColumns(dst, src []byte, width int, a *axis) { resampleColumnsGo(dst, src, width, a) }
+func resampleColumns(dst, src []byte, width, srcWidth int, a *axis) {
+	resampleColumnsGo(dst, src, width, srcWidth, a)
+}

@@ -13,6 +13,7 @@
 package stream
 
 import (
+	"hash/fnv"
 	"math"
 	"math/bits"
 )
@@ -30,7 +31,16 @@ const (
 	Synthetic                    // made-up inputs (fingerprint, benchmarks); ids are the caller's
 	Mask                         // sparse masks; epoch 0, id of the tensor
 	Expand                       // random crops of test-time ensembling; crop number and sample id
+	Shots                        // samples of few-shot head initialisation; epoch 0, class
 )
+
+// ID is the id of a stream that belongs to something with a name: the name's FNV-1a hash. It depends on nothing else, so a tensor
+// draws the same whatever else there is.
+func ID(name string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(name)) // never fails
+	return h.Sum64()
+}
 
 // Stream draws the numbers of one (seed, purpose, epoch, id). It is a plain value:
 // copying it forks it, and it never allocates. The zero value is not usable.

@@ -135,12 +135,13 @@ func TestVerbsAfterARun(t *testing.T) {
 	same := settings(t, "train.max_steps=2")
 	dir := strings.TrimPrefix(same[len(same)-2], "run.dir=")
 	finish(t, train(t, 1, 2, same))
-	adapters := filepath.Join(dir, "adapters.safetensors")
+	adapters, confusion := filepath.Join(dir, "adapters.safetensors"), filepath.Join(dir, "taken.csv")
 	for _, c := range []struct {
 		args []string
 		want string
 	}{
 		{append([]string{"eval", quickstart}, same...), "few"},
+		{append([]string{"eval", quickstart, "--confusion", confusion, "eval.tte=true", "eval.split=val"}, same...), "worst class"},
 		{[]string{"predict", "--run", dir, firstImage(t, filepath.Join(smallDir, "shards", "test")), "--top", "2"}, "first.png:"},
 		{[]string{"weights", "inspect", adapters}, "head.weight"},
 		{[]string{"weights", "inspect", "--brief", "data/fashion-vit/model.safetensors"}, "parameters"},
@@ -154,6 +155,9 @@ func TestVerbsAfterARun(t *testing.T) {
 		if code := run(c.args, &out, &errs); code != exitOK || !strings.Contains(out.String(), c.want) {
 			t.Errorf("lift %s: status %d, want %q in:\n%s%s", strings.Join(c.args, " "), code, c.want, out.String(), errs.String())
 		}
+	}
+	if text, err := os.ReadFile(confusion); err != nil || !strings.HasPrefix(string(text), "class,name,predicted") {
+		t.Errorf("the confusion matrix is %.60q, %v", text, err)
 	}
 }
 

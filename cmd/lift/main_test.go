@@ -18,6 +18,11 @@ func TestMain(m *testing.M) {
 	if err := os.Chdir(filepath.Join("..", "..")); err != nil { // configs name their files from the top
 		panic(err)
 	}
+	for name, value := range map[string]string{"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": os.DevNull} { // nobody's hub, nobody's cache
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
 	code := m.Run()
 	if smallDir != "" {
 		_ = os.RemoveAll(smallDir)
@@ -52,15 +57,26 @@ func TestUsageErrors(t *testing.T) {
 		{"train " + quickstart + " extra", []string{`"extra"`, "key=value"}},
 		{"train " + bad, []string{bad + ":2", "sed", "seed"}},
 		{"train " + quickstart + " coordinator.addr=0.0.0.0:1", []string{"coordinator.addr", "loopback"}},
-		{"train configs/imagenet-lt-clip-vit-b16.yaml", []string{"cannot do yet"}},
+		{"train " + quickstart + " node.device=cuda", []string{"cannot do yet"}},
 		{"coordinator", []string{"which config"}},
 		{"node", []string{"--join"}},
 		{"node --join 10.0.0.1:4000", []string{"10.0.0.1:4000", "loopback"}},
 		{"eval", []string{"which config"}},
 		{"predict", []string{"which image"}},
 		{"predict x.png --run nowhere", []string{"nowhere"}},
+		{"predict x.png --classes a --template {}", []string{"--classes, --template", "--zero-shot only"}},
+		{"predict x.png --zero-shot", []string{"which classes", "--classes-file"}},
+		{"predict x.png --zero-shot --classes a --classes-file b", []string{"which classes"}},
+		{"predict x.png --zero-shot --classes a,,b --backbone x.pt", []string{"without a name"}},
+		{"predict x.png --zero-shot --classes a --backbone nowhere.yaml", []string{"--backbone nowhere.yaml"}},
+		{"eval configs/quickstart.yaml --zero-shot --adapters x", []string{"--zero-shot takes no --adapters"}},
 		{"weights inspect", []string{"which file"}},
 		{"weights inspect a b", []string{`"b"`}},
+		{"weights pull", []string{"which model", "openai/clip-vit-base-patch16"}},
+		{"reproduce", []string{"which row", "--list"}},
+		{"reproduce places-lt-clip-vit-b61", []string{"did you mean places-lt-clip-vit-b16"}},
+		{"reproduce places-lt-clip-vit-b16 train.sed=1", []string{"train.sed", "train.seed"}},
+		{"reproduce places-lt-clip-vit-b16 more", []string{`"more"`, "key=value"}},
 		{"shard verify", []string{"which directory"}},
 		{"version now", []string{`"now"`}},
 		{"help trian", []string{"did you mean train"}},

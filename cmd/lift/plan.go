@@ -12,18 +12,20 @@ import (
 var planVerb = verb{
 	name:  "plan",
 	args:  "CONFIG [key=value …]",
-	about: "show what would run: the resolved config, parameters, memory, traffic, who would idle",
-	help:  "Opens the files that the config names, and computes nothing. What keeps the run from starting is listed at the end.",
+	about: "show what would run: the resolved config, parameters, memory, traffic, who would idle, time",
+	help: `Opens the files that the config names, and computes for a few seconds to tell the time that the run would take. What keeps the
+run from starting is listed at the end.`,
 	setup: func(f *flag.FlagSet) action {
 		f.Int("nodes", 0, "plan for `N` nodes (coordinator.nodes)")
 		f.Int("devices", 0, "`D` devices a node (node.devices); by default the cores of this host, shared out")
+		timed := f.Bool("time", true, "measure how long the run would take; --time=false computes nothing")
 		asJSON := f.Bool("json", false, "print the plan as JSON")
-		return func(_ context.Context, c call) error {
+		return func(ctx context.Context, c call) error {
 			cfg, _, err := loadConfig(c, append(setBy(f, "nodes", "coordinator.nodes"), setBy(f, "devices", "node.devices")...)...)
 			if err != nil {
 				return err
 			}
-			plan, err := node.Plan(cfg, cfg.Coordinator.Nodes, 0)
+			plan, err := node.Plan(ctx, cfg, node.PlanOptions{Nodes: cfg.Coordinator.Nodes, Time: *timed, Log: newLogger(cfg.Log, c.stderr)})
 			if err != nil {
 				return err
 			}
@@ -55,17 +57,50 @@ func printPlan(w io.Writer, p *node.PlanReport) {
 	if p.TrainedParameters > 0 {
 		line("parameters", "%d, of which %d are trained", p.Parameters, p.TrainedParameters)
 		m := p.Memory
-		line("memory", "%s a node: weights %s, activations %s, gradients %s, optimizer %s, all-reduce %s, batches %s", mib(m.Total()),
-			mib(m.Weights), mib(m.Activations), mib(m.Gradients), mib(m.Optimizer), mib(m.AllReduce), mib(m.Batches))
+		line("memory", "%s a node: weights %s, activations %s, masks %s, gradients %s, optimizer %s, all-reduce %s, batches %s", mib(m.Total()),
+			mib(m.Weights), mib(m.Activations), mib(m.Masks), mib(m.Gradients), mib(m.Optimizer), mib(m.AllReduce), mib(m.Batches))
 		line("traffic", "about %s sent by each node in a step", mib(p.BytesSentPerStep))
 	}
 	line("work", "%d micro-batches a step; devices busy %.0f %% of the time", p.MicroBatches, 100*p.BusyShare)
+	if p.Time != nil {
+		printTime(line, p)
+	}
 	for _, text := range p.Warnings {
 		line("warning", "%s", text)
 	}
 	for _, text := range p.Problems {
 		line("problem", "%s", text)
 	}
+}
+
+// printTime tells an estimate and what it stands on.
+func printTime(line func(name, format string, args ...any), p *node.PlanReport) {
+	t := p.Time
+	line("time", "about %s: training %s, evaluation %s, features for the head %s", hours(t.Total()), hours(t.Training), hours(t.Evaluation),
+		hours(t.HeadInit))
+	weights := ""
+	if t.StandIn {
+		weights = "with made-up weights of its shape, "
+	}
+	line("", "measured now, %s%d made-up images on each of %d devices at once: %.2f images/s in training, %.2f in evaluation, each", weights,
+		t.Images, t.Devices, t.TrainImagesPerSecond, t.EvalImagesPerSecond)
+	if t.Cold {
+		line("", "from the first image, with all that is set up for it, so it is an upper bound")
+	}
+	line("", "without decoding, all-reduce, updates, text features and a probe's solving")
+}
+
+// hours writes seconds as a person would plan with them.
+func hours(seconds float64) string {
+	switch {
+	case seconds >= 48*3600:
+		return fmt.Sprintf("%.1f days", seconds/86400)
+	case seconds >= 3600:
+		return fmt.Sprintf("%.1f h", seconds/3600)
+	case seconds >= 60:
+		return fmt.Sprintf("%.1f min", seconds/60)
+	}
+	return fmt.Sprintf("%.1f s", seconds)
 }
 
 func mib(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }

@@ -36,8 +36,8 @@ type action func(ctx context.Context, c call) error
 
 // verbs in the order of the list.
 func verbs() []verb {
-	return []verb{trainVerb, coordinatorVerb, nodeVerb, evalVerb, predictVerb, planVerb, doctorVerb,
-		weightsInspectVerb, shardPackVerb, shardVerifyVerb, shardInspectVerb, versionVerb}
+	return []verb{trainVerb, coordinatorVerb, nodeVerb, evalVerb, predictVerb, exportVerb, planVerb, reproduceVerb, doctorVerb,
+		weightsInspectVerb, weightsConvertVerb, weightsInitVerb, weightsPullVerb, shardPackVerb, shardVerifyVerb, shardInspectVerb, versionVerb}
 }
 
 func dispatch(args []string, stdout, stderr io.Writer) error {

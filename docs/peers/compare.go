@@ -2,9 +2,10 @@
 
 // Compare times lift and PyTorch in turn on this host and prints a Markdown table of medians. Run by `make bench-peers`.
 //
-//	go run docs/peers/compare.go -python PYTHON -reference CHECKOUT [-rounds 3] [-only REGEXP]
+//	go run docs/peers/compare.go -python PYTHON -reference CHECKOUT [-rounds 3] [-methods] [-only REGEXP]
 //
-// PYTHON has PyTorch, CHECKOUT is the reference implementation. Without either, what needs it is left out.
+// PYTHON has PyTorch, CHECKOUT is the reference implementation. Without either, what needs it is left out. -methods times a step of every method of
+// tuning instead of the rest.
 package main
 
 import (
@@ -46,6 +47,7 @@ var (
 	python    = flag.String("python", "python3", "the `python` that has PyTorch")
 	reference = flag.String("reference", os.Getenv("LIFT_REFERENCE"), "`checkout` of the reference implementation")
 	rounds    = flag.Int("rounds", 3, "how many times each pair is timed, ours and theirs in turn")
+	methods   = flag.Bool("methods", false, "time every method of tuning, and nothing else")
 	only      = flag.String("only", "", "time the rows whose names match this `regexp`")
 )
 
@@ -79,7 +81,11 @@ func compare(dir string, wanted *regexp.Regexp) error {
 	} else if *reference == "" {
 		log.Print("no reference implementation: its training step is not timed. Give -reference, or set LIFT_REFERENCE, to a checkout.")
 	}
-	all := slices.DeleteFunc(pairs(dir, torch != ""), func(p *pair) bool { return !wanted.MatchString(p.name) })
+	list := pairs
+	if *methods {
+		list = methodPairs
+	}
+	all := slices.DeleteFunc(list(dir, torch != ""), func(p *pair) bool { return !wanted.MatchString(p.name) })
 	for round := range *rounds {
 		for _, p := range all {
 			log.Printf("round %d of %d: %s", round+1, *rounds, p.name)
@@ -93,27 +99,58 @@ func compare(dir string, wanted *regexp.Regexp) error {
 	return nil
 }
 
+// models are the transformers whose steps are timed.
+var models = []struct {
+	name, bench, time, step string
+	wanted                  float64 // the ratio of the rates
+}{
+	{"the quickstart's ViT, batch 32", "quickstart", "2s", "--width 128 --layers 6 --patch 4 --resolution 28 --classes 10 --adapter-dim 8 --batch 32 --warm 5 --steps 25", 2},
+	{"ViT-B/16, 1000 classes, batch 16", "vit-b16", "3x", "--width 768 --layers 12 --patch 16 --resolution 224 --classes 1000 --batch 16 --warm 1 --steps 3", 1.3},
+}
+
+// tuned are the reference's methods of tuning; none trains the head alone.
+var tuned = []string{"none", "full_tuning", "bias_tuning", "ln_tuning", "vpt_shallow", "vpt_deep", "adapter", "adaptformer", "lora", "lora_mlp",
+	"ssf_attn", "ssf_mlp", "ssf_ln", "mask"}
+
+// methodPairs lists a step of every method, on all cores.
+func methodPairs(dir string, torch bool) []*pair {
+	b := &benchmarks{dir: dir, built: map[string]string{}}
+	n := runtime.NumCPU()
+	var all []*pair
+	for _, m := range models {
+		for _, method := range tuned {
+			theirs := step(n, m.step+" --method "+method)
+			if !torch {
+				theirs = noTorch
+			}
+			all = append(all, &pair{
+				name: fmt.Sprintf("%s, step of %s, %d core(s)", method, m.name, n), theirs: theirs,
+				ours: b.figures("node", fmt.Sprintf("BenchmarkStep/%s/%s/devices=%d", method, m.bench, n), m.time, "images/s", "peak-rss-MB"),
+				rows: []row{{unit: "images/s", more: true}, {what: ", peak memory", unit: "MiB"}},
+			})
+		}
+	}
+	return all
+}
+
+// noTorch is theirs where there is no PyTorch.
+func noTorch() ([]float64, error) { return nil, missing("no PyTorch") }
+
 // pairs lists what is timed. Binaries of the benchmarks are built in dir when first needed.
 func pairs(dir string, torch bool) []*pair {
 	b := &benchmarks{dir: dir, built: map[string]string{}}
 	var all []*pair
 	add := func(name string, ours, theirs measure, rows ...row) {
 		if !torch {
-			theirs = func() ([]float64, error) { return nil, missing("no PyTorch") }
+			theirs = noTorch
 		}
 		all = append(all, &pair{name: name, rows: rows, ours: ours, theirs: theirs})
 	}
 	cores := slices.Compact([]int{1, runtime.NumCPU()})
-	for _, m := range []struct {
-		name, bench, time, step string
-		wanted                  float64
-	}{
-		{"the quickstart's ViT, batch 32", "quickstart", "2s", "--width 128 --layers 6 --patch 4 --resolution 28 --classes 10 --adapter-dim 8 --batch 32 --warm 5 --steps 25", 2},
-		{"ViT-B/16, 1000 classes, batch 16", "vit-b16", "3x", "--width 768 --layers 12 --patch 16 --resolution 224 --classes 1000 --batch 16 --warm 1 --steps 3", 1.3},
-	} {
+	for _, m := range models {
 		for _, n := range cores {
 			add(fmt.Sprintf("step of %s, %d core(s)", m.name, n),
-				b.figures("node", fmt.Sprintf("BenchmarkStep/%s/devices=%d", m.bench, n), m.time, "images/s", "peak-rss-MB"), step(n, m.step),
+				b.figures("node", fmt.Sprintf("BenchmarkStep/adaptformer/%s/devices=%d", m.bench, n), m.time, "images/s", "peak-rss-MB"), step(n, m.step),
 				row{unit: "images/s", more: true, wanted: m.wanted}, row{what: ", peak memory", unit: "MiB"})
 		}
 	}

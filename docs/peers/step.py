@@ -1,7 +1,7 @@
-"""Times the reference implementation's training step on CPU cores: AdaptFormer, cosine classifier, logit-adjusted loss, SGD.
+"""Times the reference implementation's training step on CPU cores: one method of tuning, cosine classifier, logit-adjusted loss, SGD.
 
     LIFT_REFERENCE=CHECKOUT python docs/peers/step.py --width 768 --layers 12 --patch 16 --resolution 224 \
-        --classes 1000 --batch 16 --cores 2
+        --classes 1000 --batch 16 --cores 2 [--method lora]
 
 Weights and images are random: they cost what real ones do. Prints one line of JSON: images/s by the median step, the process's
 peak resident memory, and the seconds from the interpreter's start until torch is imported and until the first step begins.
@@ -32,7 +32,8 @@ def arguments():
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--adapter-dim", type=int, help="AdaptFormer's bottleneck; by default the reference's formula")
+    parser.add_argument("--method", choices=[*METHODS, "none"], default="adaptformer")
+    parser.add_argument("--adapter-dim", type=int, help="width of the bottlenecks; by default the reference's formula")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--cores", type=int, default=2, help="intra-op threads of PyTorch")
     parser.add_argument("--warm", type=int, default=2, help="steps that are not timed")
@@ -56,6 +57,7 @@ def model(torch, a):
     """The reference's encoder, tuner and head as one function of images, its trained parameters, and its loss."""
     from clip.model import CLIP
     from models.classifiers import CosineClassifier
+    from models import peft_vit
     from models.peft_vit import Peft_ViT, ViT_Tuner
     from utils.losses import LogitAdjustedLoss
 
@@ -65,7 +67,10 @@ def model(torch, a):
                   transformer_layers=1).visual
     tuning = SimpleNamespace(**dict.fromkeys(METHODS, False), partial=None, vpt_len=None, adapter_dim=a.adapter_dim,
                              mask_ratio=None, mask_seed=None)
-    tuning.adaptformer = True
+    if a.method != "none":
+        setattr(tuning, a.method, True)
+    if a.method == "lora_mlp":  # the reference's LoRA takes no out_dim, so that its LoRA on the MLP does not run
+        peft_vit.LoRA = thin(torch)
     encoder = Peft_ViT(visual)
     tuner = ViT_Tuner(tuning, visual, a.classes)
     head = CosineClassifier(a.width, a.classes, torch.float32, scale=25)
@@ -73,6 +78,21 @@ def model(torch, a):
     tuner.requires_grad_(True)
     long_tail = torch.arange(1.0, a.classes + 1.0)
     return lambda x: encoder(x, tuner, head), [*tuner.parameters(), *head.parameters()], LogitAdjustedLoss(long_tail)
+
+
+def thin(torch):
+    """LoRA from in_dim to out_dim: x A B / r."""
+
+    class LoRA(torch.nn.Module):
+        def __init__(self, in_dim, bottle_dim, out_dim, dtype=None):
+            super().__init__()
+            self.a = torch.nn.Parameter(torch.randn(in_dim, bottle_dim, dtype=dtype))
+            self.b = torch.nn.Parameter(torch.zeros(bottle_dim, out_dim, dtype=dtype))
+
+        def forward(self, x):
+            return x @ self.a @ self.b / self.a.shape[1]
+
+    return LoRA
 
 
 def main():
@@ -106,6 +126,7 @@ def main():
         "import_seconds": imported,
         "ready_seconds": ready,
         "trained_values": sum(p.numel() for p in trained),
+        "method": a.method,
         "cores": a.cores,
         "torch": torch.__version__,
     }))

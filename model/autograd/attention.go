@@ -17,13 +17,23 @@ func (t *Tape) Attention(qkv *Var, heads int) *Var {
 	return t.attend(h, [5]*Var{qkv, qkv})
 }
 
-// ClassAttention is the attention of one token an image, the class token: its queries q [B, 1, D], keys and values kv
-// [B, T, 2D] of all tokens, to [B, 1, D].
-func (t *Tape) ClassAttention(q, kv *Var, heads int) *Var {
+// CausalAttention is Attention in which a token sees itself and those before it alone. It is for inference: qkv may need no gradient.
+func (t *Tape) CausalAttention(qkv *Var, heads int) *Var {
+	v := t.force(qkv)
+	d := v.Dim(2) / 3
+	if qkv.needs || v.Rank() != 3 || v.Dim(2)%3 != 0 || heads < 1 || d%heads != 0 {
+		panic(fmt.Sprintf("autograd: CausalAttention of %v with %d heads, gradient %t", v.Dims(), heads, qkv.needs))
+	}
+	return t.attend(tensor.Heads{Q: v, KV: v, KCol: d, VCol: 2 * d, Width: d, Heads: heads, Causal: true}, [5]*Var{qkv, qkv})
+}
+
+// CrossAttention is the attention of some tokens over all of their image: queries q [B, n, D], keys and values kv [B, T, 2D],
+// to [B, n, D].
+func (t *Tape) CrossAttention(q, kv *Var, heads int) *Var {
 	qv, kvv := t.force(q), t.force(kv)
 	d := qv.Dim(2)
 	if kvv.Rank() != 3 || kvv.Dim(2) != 2*d || kvv.Dim(0) != qv.Dim(0) || heads < 1 || d%heads != 0 {
-		panic(fmt.Sprintf("autograd: ClassAttention of %v and %v with %d heads", qv.Dims(), kvv.Dims(), heads))
+		panic(fmt.Sprintf("autograd: CrossAttention of %v and %v with %d heads", qv.Dims(), kvv.Dims(), heads))
 	}
 	h := tensor.Heads{Q: qv, KV: kvv, VCol: d, Width: d, Heads: heads}
 	return t.attend(h, [5]*Var{q, kv})

@@ -6,7 +6,7 @@ import (
 	"lift/model/tensor"
 )
 
-// Backward computes the gradients of loss, which the last operation with a gradient must have made (SoftmaxCrossEntropy), and
+// Backward computes the gradients of loss, which the last operation with a gradient must have made (a loss), and
 // tells sink (nil: nobody) of each trainable parameter as it becomes ready. It frees what was saved as it goes, so it runs once a Reset.
 func (t *Tape) Backward(loss *Var, sink Sink) {
 	if !loss.needs {
@@ -43,6 +43,7 @@ func (t *Tape) finish(r *record, sink Sink) {
 		if v == nil || !v.needs {
 			continue
 		}
+		v = v.grown()
 		v.uses--
 		if v.uses == 0 && v.param != nil {
 			t.ready(v, sink)
@@ -63,6 +64,7 @@ func (t *Tape) ready(v *Var, sink Sink) {
 
 // gradOf returns where v's next contribution goes, and whether it must be added to what is there. The caller must write it.
 func (t *Tape) gradOf(v *Var) (g tensor.Tensor, acc bool) {
+	v.mustBeWhole()
 	if v.land {
 		t.unshare(v)
 		return v.grad, true
@@ -98,6 +100,7 @@ func (t *Tape) unshare(v *Var) {
 
 // pass contributes from's gradient to v as it is: without a copy where v has none yet.
 func (t *Tape) pass(v, from *Var) {
+	v.mustBeWhole()
 	switch {
 	case !v.needs:
 	case v.land:

@@ -4,6 +4,13 @@ import "lift/model/tensor"
 
 var none tensor.Tensor
 
+// Full is a constant of the given shape, each value of it c.
+func (t *Tape) Full(c float32, dims ...int) *Var {
+	v := t.result([5]*Var{}, dims...)
+	t.dev.Fill(v.value, c)
+	return v
+}
+
 // Add is a + b, of equal shapes.
 func (t *Tape) Add(a, b *Var) *Var {
 	av := t.force(a)

@@ -72,6 +72,15 @@ var gradientCases = []gradientCase{
 	{name: "LayerNorm", shapes: [][]int{{2, 3, 19}, {19}, {19}}, roundings: 40,
 		op:  func(t *Tape, v []*Var) *Var { return t.LayerNorm(v[0], v[1], v[2], 1e-5) },
 		ref: func(x [][]float64) []float64 { return ref.LayerNorm(x[0], x[1], x[2], 19, 1e-5) }},
+	{name: "LayerNorm/plain", shapes: [][]int{{2, 3, 19}}, roundings: 40,
+		op: func(t *Tape, v []*Var) *Var { return t.LayerNorm(v[0], t.Full(1, 19), t.Full(0, 19), 1e-12) },
+		ref: func(x [][]float64) []float64 {
+			ones := make([]float64, 19)
+			for i := range ones {
+				ones[i] = 1
+			}
+			return ref.LayerNorm(x[0], ones, make([]float64, 19), 19, 1e-12)
+		}},
 	{name: "NormalizeRows", shapes: [][]int{{5, 19}}, roundings: 40,
 		op:  func(t *Tape, v []*Var) *Var { return t.NormalizeRows(v[0], 1e-12) },
 		ref: func(x [][]float64) []float64 { return ref.NormalizeRows(x[0], 19, 1e-12) }},
@@ -127,13 +136,13 @@ var gradientCases = []gradientCase{
 	{name: "Attention/long", shapes: [][]int{{1, 61, 24}}, roundings: 200, // over one block of queries, a head of 8
 		op:  func(t *Tape, v []*Var) *Var { return t.Attention(v[0], 1) },
 		ref: func(x [][]float64) []float64 { return selfAttention(x[0], 1, 61, 8, 1) }},
-	{name: "ClassAttention", shapes: [][]int{{2, 1, 12}, {2, 9, 24}}, roundings: 60,
-		op: func(t *Tape, v []*Var) *Var { return t.ClassAttention(v[0], v[1], 3) },
+	{name: "CrossAttention", shapes: [][]int{{2, 1, 12}, {2, 9, 24}}, roundings: 60,
+		op: func(t *Tape, v []*Var) *Var { return t.CrossAttention(v[0], v[1], 3) },
 		ref: func(x [][]float64) []float64 {
 			return ref.Attention(x[0], ref.Columns(x[1], 24, 0, 12), ref.Columns(x[1], 24, 12, 24), 2, 1, 9, 12, 3)
 		}},
 	{name: "ConcatTokens", shapes: [][]int{{3, 4, 5}, {2, 5}}, roundings: 6,
-		op: func(t *Tape, v []*Var) *Var { return t.ConcatTokens(v[0], v[1]) },
+		op: func(t *Tape, v []*Var) *Var { return t.ConcatTokens(v[0], 4, v[1]) },
 		ref: func(x [][]float64) []float64 {
 			var y []float64
 			for b := range 3 {
@@ -165,25 +174,6 @@ var gradientCases = []gradientCase{
 			}
 			return y
 		}},
-	{name: "SoftmaxCrossEntropy", shapes: [][]int{{3, 21}}, roundings: 30,
-		op: func(t *Tape, v []*Var) *Var {
-			return t.SoftmaxCrossEntropy(v[0], []int32{4, 20, 0}, testAdjust(), 1)
-		},
-		ref: func(x [][]float64) []float64 {
-			a := make([]float64, 21)
-			for i, v := range testAdjust() {
-				a[i] = float64(v)
-			}
-			return []float64{ref.CrossEntropy(x[0], a, []int32{4, 20, 0}, 21)}
-		}},
-}
-
-func testAdjust() []float32 {
-	a := make([]float32, 21)
-	for i := range a {
-		a[i] = float32(i%5) - 2
-	}
-	return a
 }
 
 func selfAttention(qkv []float64, b, t, d, heads int) []float64 {
@@ -192,7 +182,7 @@ func selfAttention(qkv []float64, b, t, d, heads int) []float64 {
 
 func TestGradients(t *testing.T) {
 	dev := device(t)
-	for _, c := range gradientCases {
+	for _, c := range append(gradientCases, lossCases...) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, dev) })
 	}
 }

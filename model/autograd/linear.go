@@ -61,11 +61,19 @@ func linearBackward(t *Tape, r *record) {
 		dx, acc := t.gradOf(x)
 		t.dev.Product(tensor.Product{C: dx, A: dy, B: w.value, Beta: beta(acc)})
 	}
-	if w.needs {
+	switch {
+	case !w.needs:
+	case w.mask != nil:
+		t.maskedWeightGrad(w, dy, x.value)
+	default:
 		dw, acc := t.gradOf(w)
 		t.dev.Product(tensor.Product{C: dw, A: dy, TransA: true, B: x.value, Beta: beta(acc)})
 	}
-	if bias != nil && bias.needs {
+	switch {
+	case bias == nil || !bias.needs:
+	case bias.mask != nil:
+		t.maskedBiasGrad(bias, dy)
+	default:
 		db, acc := t.gradOf(bias)
 		t.dev.SumRows(db, dy, acc)
 	}
@@ -85,6 +93,10 @@ func (t *Tape) Rows(w *Var, from, to int) *Var {
 	if v.block != 0 {
 		t.arena.Retain(v.block)
 		t.live = append(t.live, v)
+	}
+	if w.mask != nil {
+		v.maskedRows(w, from, to)
+		return v
 	}
 	if r := t.record(rowsBackward, v, [5]*Var{w}); r != nil {
 		r.n[0], r.n[1] = from, to

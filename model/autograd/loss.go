@@ -6,12 +6,27 @@ import (
 	"lift/model/tensor"
 )
 
-// SoftmaxCrossEntropy is the sum over rows of logsumexp(z) - z[label], z = logits [M, C] + adjust [C] (nil: none), as a [1], undivided.
+// SoftmaxCrossEntropy is the sum over rows of the softmax cross entropy of logits [M, C] as terms vary it, as a [1], undivided.
 // Its gradient is multiplied by scale: 1 / the batch's divisor.
-func (t *Tape) SoftmaxCrossEntropy(logits *Var, labels []int32, adjust []float32, scale float32) *Var {
-	z := t.force(logits)
-	if z.Rows() != len(labels) || adjust != nil && len(adjust) != z.Cols() {
-		panic(fmt.Sprintf("autograd: SoftmaxCrossEntropy of %v, %d labels, %d adjustments", z.Dims(), len(labels), len(adjust)))
+func (t *Tape) SoftmaxCrossEntropy(logits *Var, labels []int32, terms tensor.LossTerms, scale float32) *Var {
+	z, loss, d := t.lossOf(logits, labels)
+	t.dev.SoftmaxCrossEntropy(loss.value, d, z, labels, terms, scale)
+	return loss
+}
+
+// LADE is SoftmaxCrossEntropy with adjust [C] added to the logits, plus LADE's regulariser (see tensor.Kernels).
+func (t *Tape) LADE(logits *Var, labels []int32, adjust []float32, terms tensor.LADETerms, scale float32) *Var {
+	z, loss, d := t.lossOf(logits, labels)
+	t.dev.SoftmaxCrossEntropy(loss.value, d, z, labels, tensor.LossTerms{Adjust: adjust}, scale)
+	t.dev.LADE(loss.value, d, z, labels, terms, scale)
+	return loss
+}
+
+// lossOf records a loss, a [1], whose kernels write its gradient d to logits z while they compute it: none where nothing needs it.
+func (t *Tape) lossOf(logits *Var, labels []int32) (z tensor.Tensor, loss *Var, d tensor.Tensor) {
+	z = t.force(logits)
+	if z.Rows() != len(labels) || len(labels) == 0 {
+		panic(fmt.Sprintf("autograd: a loss of %v and %d labels", z.Dims(), len(labels)))
 	}
 	for i, l := range labels {
 		if l < 0 || int(l) >= z.Cols() {
@@ -19,17 +34,15 @@ func (t *Tape) SoftmaxCrossEntropy(logits *Var, labels []int32, adjust []float32
 		}
 	}
 	in := [5]*Var{logits}
-	loss := t.result(in, 1)
-	d := none
-	if r := t.record(softmaxCrossEntropyBackward, loss, in); r != nil {
+	loss = t.result(in, 1)
+	if r := t.record(lossBackward, loss, in); r != nil {
 		var s [tensor.MaxRank]int
 		d = t.extra(r, 0, shape(z, &s)...)
 	}
-	t.dev.SoftmaxCrossEntropy(loss.value, d, z, labels, adjust, scale)
-	return loss
+	return z, loss, d
 }
 
-func softmaxCrossEntropyBackward(t *Tape, r *record) {
+func lossBackward(t *Tape, r *record) {
 	logits := r.in[0]
 	if logits.land || logits.param != nil {
 		g := t.zeroedGradOf(logits)

@@ -48,6 +48,12 @@ type Var struct {
 	needs bool
 	land  bool // grad holds a contribution
 	dead  bool // forgotten by Keep
+
+	// Of a masked weight: the parameter of its trained values, which of them lie in it, and how many values of the whole come before it.
+	leaf     *Var
+	mask     *Masked
+	from, to int
+	origin   int
 }
 
 // Value is v's tensor, valid until the next Reset or the Keep of another variable.
@@ -69,6 +75,9 @@ type Tape struct {
 	live    []*Var   // own a block and were not forgotten
 	late    []*Var   // Linears whose product may not have run
 	grads   []*Param // have a Grad that this tape allocated
+
+	masked      []*Masked // have memory that this tape allocated
+	maskedBytes int64
 }
 
 // record is one operation to be run backward. Which fields mean what is up to the operation.
@@ -83,6 +92,7 @@ type record struct {
 	n     [3]int
 	f     float32
 	act   tensor.Activation
+	mask  *Masked
 }
 
 // New returns an empty tape on dev. Reset must be called before the first operation.
@@ -97,6 +107,9 @@ func (t *Tape) Device() tensor.Device { return t.dev }
 // parameters and their gradients.
 func (t *Tape) ArenaPeak() int64 { return t.arena.Peak() }
 
+// ArenaInUse is the number of those bytes in use now: after the forward, what is saved for the backward.
+func (t *Tape) ArenaInUse() int64 { return t.arena.InUse() }
+
 // Close frees the arena and the gradients it allocated.
 func (t *Tape) Close() {
 	t.arena.Close()
@@ -105,6 +118,7 @@ func (t *Tape) Close() {
 		p.memory, p.Grad = tensor.Memory{}, tensor.Tensor{}
 	}
 	t.grads = nil
+	t.closeMasked()
 }
 
 // Reset forgets all operations and frees their memory. With train false nothing is saved and nothing differentiable.
@@ -259,10 +273,18 @@ func (t *Tape) record(back func(*Tape, *record), out *Var, in [5]*Var) *record {
 	*r = record{back: back, out: out, in: in}
 	for _, v := range in {
 		if v != nil && v.needs {
-			v.uses++
+			v.grown().uses++
 		}
 	}
 	return r
+}
+
+// grown is the variable whose gradient v's contributions make: v, or the parameter of a masked weight.
+func (v *Var) grown() *Var {
+	if v.leaf != nil {
+		return v.leaf
+	}
+	return v
 }
 
 // save keeps v's value until r has run backward.

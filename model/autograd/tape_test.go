@@ -90,7 +90,7 @@ func TestHeadAloneSavesNothing(t *testing.T) {
 		tape := New(device(t))
 		defer tape.Close()
 		tape.Reset(train)
-		loss := tape.SoftmaxCrossEntropy(m.logits(tape, images), labels, nil, 1)
+		loss := tape.SoftmaxCrossEntropy(m.logits(tape, images), labels, tensor.LossTerms{}, 1)
 		if got := loss.NeedsGrad(); got != train {
 			t.Errorf("the loss's NeedsGrad is %t", got)
 		}
@@ -178,7 +178,7 @@ func TestUnconnected(t *testing.T) {
 		tape.Reset(true)
 		x := tape.Input(tensor.FromF32([]float32{1, -1}, 1, 2))
 		tape.Linear(x, tape.Use(idle), nil)
-		loss := tape.SoftmaxCrossEntropy(tape.Linear(x, tape.Use(w), nil), []int32{0}, nil, 1)
+		loss := tape.SoftmaxCrossEntropy(tape.Linear(x, tape.Use(w), nil), []int32{0}, tensor.LossTerms{}, 1)
 		count := map[string]int{}
 		tape.Backward(loss, func(p *Param) { count[p.Name]++ })
 		if count["w"] != 1 || count["idle"] != 1 {
@@ -314,7 +314,7 @@ func TestComputedWeight(t *testing.T) {
 	for range 8 { // reuse whatever Keep has freed
 		tape.Scale(tape.Input(w), -1)
 	}
-	loss := tape.SoftmaxCrossEntropy(y, []int32{0}, nil, 1)
+	loss := tape.SoftmaxCrossEntropy(y, []int32{0}, tensor.LossTerms{}, 1)
 	tape.Backward(loss, nil)
 	// The logits are 4 and 34: the gradient is row 1 less row 0 of the doubled rows.
 	if got := x.Grad.F32(); !slices.Equal(got, []float32{6, 12}) {

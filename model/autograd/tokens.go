@@ -6,24 +6,32 @@ import (
 	"lift/model/tensor"
 )
 
-// ConcatTokens appends prompt [L, D] to the tokens of each image of x [B, T, D].
-func (t *Tape) ConcatTokens(x, prompt *Var) *Var {
+// ConcatTokens is the first n tokens of each image of x [B, T, D], and prompt [L, D] after them: [B, n+L, D].
+func (t *Tape) ConcatTokens(x *Var, n int, prompt *Var) *Var {
 	xv, pv := t.force(x), t.force(prompt)
-	n, l := xv.Dim(1), pv.Dim(0)
+	if n < 0 || n > xv.Dim(1) || pv.Dim(1) != xv.Dim(2) {
+		panic(fmt.Sprintf("autograd: %d tokens of %v and the prompt %v", n, xv.Dims(), pv.Dims()))
+	}
+	l := pv.Dim(0)
 	in := [5]*Var{x, prompt}
 	y := t.result(in, xv.Dim(0), n+l, xv.Dim(2))
 	t.dev.CopyTokens(y.value, xv, 0, 0, n, false)
 	t.dev.CopyTokens(y.value, pv, n, 0, l, false)
-	t.record(concatTokensBackward, y, in)
+	if r := t.record(concatTokensBackward, y, in); r != nil {
+		r.n[0] = n
+	}
 	return y
 }
 
 func concatTokensBackward(t *Tape, r *record) {
-	x, prompt, dy := r.in[0], r.in[1], r.out.grad
-	n := x.value.Dim(1)
+	x, prompt, dy, n := r.in[0], r.in[1], r.out.grad, r.n[0]
 	if x.needs {
-		dx, acc := t.gradOf(x)
-		t.dev.CopyTokens(dx, dy, 0, 0, n, acc)
+		if n == x.value.Dim(1) {
+			dx, acc := t.gradOf(x)
+			t.dev.CopyTokens(dx, dy, 0, 0, n, acc)
+		} else {
+			t.dev.CopyTokens(t.zeroedGradOf(x), dy, 0, 0, n, true)
+		}
 	}
 	if prompt.needs {
 		dp, acc := t.gradOf(prompt)

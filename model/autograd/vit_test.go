@@ -88,7 +88,7 @@ func (m *testViT) block(t *Tape, x *Var, i int) *Var {
 	} else {
 		q := t.Linear(t.SliceTokens(h, 0, 1), t.Rows(u("qkv"), 0, d), t.Rows(u("qkv.bias"), 0, d))
 		kv := t.Linear(h, t.Rows(u("qkv"), d, 3*d), t.Rows(u("qkv.bias"), d, 3*d))
-		a = t.ClassAttention(q, kv, m.heads)
+		a = t.CrossAttention(q, kv, m.heads)
 		x = t.SliceTokens(x, 0, 1)
 	}
 	x = t.Add(x, t.Linear(a, u("out"), u("out.bias")))
@@ -128,7 +128,7 @@ func (m *testViT) logits(t *Tape, images tensor.Tensor) *Var {
 
 func (m *testViT) step(t *Tape, images tensor.Tensor, labels []int32, sink Sink) *Var {
 	t.Reset(true)
-	loss := t.SoftmaxCrossEntropy(m.logits(t, images), labels, nil, 1/float32(len(labels)))
+	loss := t.SoftmaxCrossEntropy(m.logits(t, images), labels, tensor.LossTerms{}, 1/float32(len(labels)))
 	t.Backward(loss, sink)
 	return loss
 }

@@ -254,7 +254,7 @@ func compare(a, b uint64) int {
 	return 1
 }
 
-func notJSON(err error) error { return fmt.Errorf("the header is not valid JSON: %w", err) }
+func notJSON(err error) error { return fmt.Errorf("it is not valid JSON: %w", err) }
 
 // tokenText shows a JSON token in an error message.
 func tokenText(tok json.Token) string {

@@ -8,7 +8,6 @@ package checkpoint
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 	"unsafe"
 )
 
@@ -17,23 +16,26 @@ type DType string
 
 // The element types that lift computes with. Others may stand in a file but are only carried.
 const (
+	F64  DType = "F64"
 	F32  DType = "F32"
 	F16  DType = "F16"
 	BF16 DType = "BF16"
 	I64  DType = "I64"
+	I32  DType = "I32"
 	U8   DType = "U8"
+	Bool DType = "BOOL"
 )
 
-// sizes holds the bytes of one element of every type that a safetensors file may name.
-var sizes = map[DType]int{
-	"BOOL": 1, U8: 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1,
+// elementSizes holds the bytes of one element of every type that a safetensors file may name.
+var elementSizes = map[DType]int{
+	Bool: 1, U8: 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1,
 	"I16": 2, "U16": 2, F16: 2, BF16: 2,
-	"I32": 4, "U32": 4, F32: 4,
-	I64: 8, "U64": 8, "F64": 8,
+	I32: 4, "U32": 4, F32: 4,
+	I64: 8, "U64": 8, F64: 8,
 }
 
 // Size returns the bytes of one element, 0 for an unknown type.
-func (d DType) Size() int { return sizes[d] }
+func (d DType) Size() int { return elementSizes[d] }
 
 // NamedTensor is a tensor in row-major order as little-endian bytes.
 // One that comes from a File shares the file's memory: it is read-only and ends with the file's Close.
@@ -67,7 +69,7 @@ func (t NamedTensor) Len() int {
 }
 
 // Float32s returns the values as float32. An aligned F32 tensor is returned as it lies,
-// sharing t.Data; F16 and BF16 are converted, exactly, into new memory.
+// sharing t.Data; F16 and BF16 are converted, exactly, into new memory, and F64 is rounded.
 func (t NamedTensor) Float32s() ([]float32, error) {
 	if v, ok := t.view(); ok {
 		return v, nil
@@ -96,27 +98,16 @@ func (t NamedTensor) CopyFloat32s(dst []float32) error {
 	if len(dst) != t.Len() {
 		return fmt.Errorf("tensor %q holds %d values, not %d", t.Name, t.Len(), len(dst))
 	}
-	le := binary.LittleEndian
-	switch t.DType {
-	case F32:
-		if v, ok := t.view(); ok {
-			copy(dst, v)
-			return nil
-		}
-		for i := range dst {
-			dst[i] = math.Float32frombits(le.Uint32(t.Data[4*i:]))
-		}
-	case BF16:
-		for i := range dst {
-			dst[i] = math.Float32frombits(uint32(le.Uint16(t.Data[2*i:])) << 16)
-		}
-	case F16:
-		for i := range dst {
-			dst[i] = halfToFloat(le.Uint16(t.Data[2*i:]))
-		}
-	default:
-		return fmt.Errorf("tensor %q has type %s; wanted F32, F16 or BF16", t.Name, t.DType)
+	if v, ok := t.view(); ok {
+		copy(dst, v)
+		return nil
 	}
+	convert, ok := converters[t.DType]
+	if !ok {
+		return fmt.Errorf("tensor %q has type %s; wanted F32, F16, BF16 or F64", t.Name, t.DType)
+	}
+	size := t.DType.Size()
+	inParallel(len(dst), func(from, to int) { convert(dst[from:to], t.Data[from*size:to*size]) })
 	return nil
 }
 
@@ -130,19 +121,4 @@ func (t NamedTensor) Int64s() ([]int64, error) {
 		dst[i] = int64(binary.LittleEndian.Uint64(t.Data[8*i:]))
 	}
 	return dst, nil
-}
-
-// halfToFloat converts IEEE binary16 to float32, which holds each of its values exactly.
-func halfToFloat(h uint16) float32 {
-	sign := uint32(h&0x8000) << 16
-	exponent := uint32(h>>10) & 0x1f
-	fraction := uint32(h & 0x3ff)
-	switch exponent {
-	case 0: // zero or subnormal: fraction × 2^-24
-		v := float32(fraction) * 0x1p-24
-		return math.Float32frombits(math.Float32bits(v) | sign)
-	case 0x1f: // infinity or NaN
-		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
-	}
-	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
 }

@@ -17,8 +17,7 @@ type cosine struct {
 }
 
 func newCosine(o Options) Head {
-	unitRows := func(values []float32, s *stream.Stream) { fillUnitRows(values, o.Width, s) }
-	return &cosine{param("weight", unitRows, o.Classes, o.Width), float32(o.Scale)}
+	return &cosine{unitWeight(o), float32(o.Scale)}
 }
 
 func (h *cosine) Params() []Param { return []Param{h.weight} }
@@ -27,6 +26,11 @@ func (h *cosine) Forward(t *autograd.Tape, features *autograd.Var) *autograd.Var
 	w := t.NormalizeRows(t.Use(h.weight.Param), smallestNorm)
 	x := t.NormalizeRows(features, smallestNorm)
 	return t.Scale(t.Linear(x, w, nil), h.scale)
+}
+
+// unitWeight is a weight [C, D] that starts with rows of length 1.
+func unitWeight(o Options) Param {
+	return param("weight", func(values []float32, s *stream.Stream) { fillUnitRows(values, o.Width, s) }, o.Classes, o.Width)
 }
 
 // fillUnitRows draws rows of length 1 from the cube [-1, 1]^width.

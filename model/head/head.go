@@ -36,8 +36,10 @@ type Options struct {
 
 // heads lists every head by its name in a config.
 var heads = map[string]func(o Options) Head{
-	"cosine": newCosine,
-	"linear": newLinear,
+	"cosine":      newCosine,
+	"l2normed":    newL2Normed,
+	"layernormed": newLayerNormed,
+	"linear":      newLinear,
 }
 
 // Names returns the names of all heads, sorted.
@@ -47,7 +49,7 @@ func Names() []string { return slices.Sorted(maps.Keys(heads)) }
 func New(name string, o Options) (Head, error) {
 	build, ok := heads[name]
 	if !ok {
-		return nil, fmt.Errorf("head %q is not built; there are %s", name, strings.Join(Names(), ", "))
+		return nil, fmt.Errorf("head %q is not known; there are %s", name, strings.Join(Names(), ", "))
 	}
 	if o.Width < 1 || o.Classes < 1 {
 		return nil, fmt.Errorf("head %s: %d classes of features of width %d", name, o.Classes, o.Width)

@@ -1,26 +1,26 @@
 package loss
 
 import (
-	"fmt"
 	"math"
+
+	"lift/model/tensor"
 )
 
 // newLogitAdjusted makes the logit-adjusted loss (Menon et al., "Long-tail learning via logit adjustment", 2020) with τ = 1:
 // cross entropy after the log of each class's share of the training set is added to its logit, so that a rare class must win by more.
 func newLogitAdjusted(o Options) (Loss, error) {
-	if len(o.Counts) == 0 {
-		return nil, fmt.Errorf("it needs the number of training samples of each class")
+	prior, err := shares(o.Counts)
+	if err != nil {
+		return nil, err
 	}
-	total := 0.0
-	for class, n := range o.Counts {
-		if n < 1 {
-			return nil, fmt.Errorf("class %d has %d training samples, whose logarithm it needs; remove the class or use CE", class, n)
-		}
-		total += float64(n)
+	return softmaxLoss{tensor.LossTerms{Adjust: logs(prior)}}, nil
+}
+
+// logs are the logarithms of shares. That of a class without samples is -Inf: no sample is ever of it, and it gets no gradient.
+func logs(shares []float64) []float32 {
+	out := make([]float32, len(shares))
+	for class, s := range shares {
+		out[class] = float32(math.Log(s))
 	}
-	adjust := make([]float32, len(o.Counts))
-	for class, n := range o.Counts {
-		adjust[class] = float32(math.Log(float64(n) / total))
-	}
-	return crossEntropy{adjust: adjust}, nil
+	return out
 }

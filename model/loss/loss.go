@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"lift/model/autograd"
+	"lift/model/tensor"
 )
 
 // Loss is one training loss. It is immutable and may be shared between devices.
@@ -25,13 +26,20 @@ type Loss interface {
 
 // Options are what losses are made from.
 type Options struct {
-	Counts []int // training samples of each class
+	Counts []int   // training samples of each class
+	Scale  float64 // of the head's logits; LDAM's margins are multiplied by it
 }
 
 // losses lists every loss by its name in a config.
 var losses = map[string]func(o Options) (Loss, error){
-	"CE": newCrossEntropy,
-	"LA": newLogitAdjusted,
+	"BS":    newBalancedSoftmax,
+	"CB":    newClassBalanced,
+	"CE":    newCrossEntropy,
+	"Focal": newFocal,
+	"GRW":   newGeneralizedReweight,
+	"LA":    newLogitAdjusted,
+	"LADE":  newLADE,
+	"LDAM":  newLDAM,
 }
 
 // Names returns the names of all losses, sorted.
@@ -41,11 +49,31 @@ func Names() []string { return slices.Sorted(maps.Keys(losses)) }
 func New(name string, o Options) (Loss, error) {
 	build, ok := losses[name]
 	if !ok {
-		return nil, fmt.Errorf("loss %q is not built; there are %s", name, strings.Join(Names(), ", "))
+		return nil, fmt.Errorf("loss %q is not known; there are %s", name, strings.Join(Names(), ", "))
 	}
 	l, err := build(o)
 	if err != nil {
 		return nil, fmt.Errorf("loss %s: %w", name, err)
 	}
 	return l, nil
+}
+
+// softmaxLoss is a softmax cross entropy with terms of its own. Its divisor is the sum of the samples' weights.
+type softmaxLoss struct {
+	terms tensor.LossTerms
+}
+
+func (l softmaxLoss) Divisor(labels []int32) float64 {
+	if l.terms.Weight == nil {
+		return float64(len(labels))
+	}
+	sum := 0.0
+	for _, label := range labels {
+		sum += float64(l.terms.Weight[label])
+	}
+	return sum
+}
+
+func (l softmaxLoss) Apply(t *autograd.Tape, logits *autograd.Var, labels []int32, scale float32) *autograd.Var {
+	return t.SoftmaxCrossEntropy(logits, labels, l.terms, scale)
 }

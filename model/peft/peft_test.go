@@ -133,15 +133,24 @@ func TestNoMethodTrainsNothing(t *testing.T) {
 func TestBadOptions(t *testing.T) {
 	w := backbone(t, 3)
 	for want, o := range map[string]Options{
-		`"lora" is not built; there are full_tuning, adaptformer`: {Methods: []string{"lora"}},
+		`"prefix"; there are full_tuning, bias_tuning`: {Methods: []string{"prefix"}},
 		"partial [4]":      {Partial: []int{4}},
-		"partial [0]":      {Partial: []int{0}},
 		"partial [-1]":     {Partial: []int{-1}},
-		"partial [2 2]":    {Partial: []int{2, 2}},
+		"partial [2 1]":    {Partial: []int{2, 1}},
 		"partial [1 4]":    {Partial: []int{1, 4}},
 		"partial [-1 2]":   {Partial: []int{-1, 2}},
 		"partial has 3":    {Partial: []int{1, 2, 3}},
+		"layers of lora: ": {Methods: []string{"lora"}, Layers: map[string][]int{"lora": {9}}},
+		"not among":        {Layers: map[string][]int{"lora": {1}}},
 		"adapter_dim is -": {AdapterDim: -2},
+		"lora_dim is -":    {LoRADim: -2},
+		"vpt_len is -":     {VPTLen: -1},
+		"mask_ratio is 1.": {MaskRatio: 1.5},
+		"aft_ratio is NaN": {AFTRatio: math.NaN()},
+		`aft_loc is "x"`:   {AFTLoc: "x"},
+		`formula is "x"`:   {Formula: "x"},
+		"exclude each":     {Methods: []string{"vpt_deep", "vpt_shallow"}},
+		"one of them":      {Methods: []string{"aft", "mask"}},
 	} {
 		if _, err := New(w, o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v; wanted %q", o, err, want)

@@ -110,6 +110,9 @@ func (a *Arena) clear() {
 // Peak is the largest number of bytes in use at one time so far.
 func (a *Arena) Peak() int64 { return a.peak }
 
+// InUse is the number of bytes in use now.
+func (a *Arena) InUse() int64 { return a.inUse }
+
 // Reserved is the number of bytes taken from the device.
 func (a *Arena) Reserved() int64 {
 	n := int64(0)

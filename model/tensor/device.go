@@ -21,6 +21,8 @@ type Device interface {
 	// Upload copies src into dst, Download copies src into dst. Lengths are equal. src may be reused on return.
 	Upload(dst Tensor, src []float32)
 	Download(dst []float32, src Tensor)
+	// UploadInts is Upload to a tensor of I32.
+	UploadInts(dst Tensor, src []int32)
 	// Err waits for all kernels and returns the first failure, if any.
 	Err() error
 	// Close frees the device. Its memory is invalid afterwards.
@@ -48,7 +50,24 @@ type Product struct {
 	Beta           float32 // 0 assigns, 1 accumulates; with 0, C is not read
 	Bias           Tensor  // [N], added to each row; or none. Only with Beta 0
 	Add            Tensor  // [M, N], or none. Only with Beta 0
+	// ACols, BCols and CCols take a range of a wider tensor's columns for the matrix, before it is transposed. With CCols there is
+	// neither Bias nor Add.
+	ACols, BCols, CCols Columns
 }
+
+// Columns are the columns [From, To) of a tensor's rows; the zero value is all of them.
+type Columns struct{ From, To int }
+
+// Of returns the range in a tensor of cols columns, written out.
+func (c Columns) Of(cols int) Columns {
+	if c == (Columns{}) {
+		return Columns{To: cols}
+	}
+	return c
+}
+
+// Len is the number of columns of a range that is written out.
+func (c Columns) Len() int { return c.To - c.From }
 
 // Heads says where the queries, keys and values of an attention lie: in columns of two tensors, which may be the same.
 type Heads struct {
@@ -56,8 +75,23 @@ type Heads struct {
 	KV         Tensor // [B, T, *]; keys are columns KCol to KCol+D, values VCol to VCol+D
 	QCol       int
 	KCol, VCol int
-	Width      int // D, over all heads
-	Heads      int // H; divides D
+	Width      int  // D, over all heads
+	Heads      int  // H; divides D
+	Causal     bool // query i sees keys 0 to i alone; Tq is T. There is no backward
+}
+
+// LossTerms vary the softmax cross entropy of a row: w f(logsumexp(z) - z[label]), z = logits. The zero value is the plain one.
+type LossTerms struct {
+	Adjust []float32 // [C], added to z; -Inf takes a class out
+	Margin []float32 // [C], taken from z at the row's own label
+	Weight []float32 // [C], w by the row's label; nil: 1
+	Focal  bool      // f(l) is (1 - e^-l)^2 l; else l
+}
+
+// LADETerms are the constants of Kernels.LADE.
+type LADETerms struct {
+	Prior, Shift   []float32 // [C]
+	Lambda, Weight float32
 }
 
 // Kernels are the operations that the tape is made of. A later device implements exactly these.
@@ -110,7 +144,18 @@ type Kernels interface {
 	// SumBatch: s[n, D] = sum over b of x[b, from+i] for i < n, added to s when acc. x is [B, *, D].
 	SumBatch(s, x Tensor, from, n int, acc bool)
 
-	// SoftmaxCrossEntropy: loss[1] = sum over rows of logsumexp(z) - z[label], z = logits[M, C] + adjust[C] (nil: none), and
-	// dlogits (or none) = scale * its derivative.
-	SoftmaxCrossEntropy(loss, dlogits, logits Tensor, labels []int32, adjust []float32, scale float32)
+	// Scatter: y[index[i]] = v[i]. Gather: v[i] = x[index[i]], added to v[i] when acc. index (I32) counts values row by row, in
+	// Gather from origin on, and holds no position twice.
+	Scatter(y, v, index Tensor)
+	Gather(v, x, index Tensor, origin int, acc bool)
+	// SampledProduct: of the product a' b of a[M, N] and b[M, K], the values at the positions index (I32, sorted, counted as in Gather):
+	// s[i] = sum over m of a[m, r] b[m, c], with r K + c = index[i] - origin, added to s[i] when acc.
+	SampledProduct(s, a, b, index Tensor, origin int, acc bool)
+
+	// SoftmaxCrossEntropy: loss[1] = sum over rows of the loss of terms, and dlogits[M, C] (or none) = scale * its derivative.
+	SoftmaxCrossEntropy(loss, dlogits, logits Tensor, labels []int32, terms LossTerms, scale float32)
+	// LADE: loss[1] += terms.Weight * -(sum over classes c of Prior[c] (f - s - Lambda s^2)) and dlogits (or none) += scale * its
+	// derivative, where f is the mean of the logits c of the rows labelled c (0 without such rows) and s = Shift[c] + the log of the mean over
+	// all rows of exp(logit c). There is at least one row.
+	LADE(loss, dlogits, logits Tensor, labels []int32, terms LADETerms, scale float32)
 }

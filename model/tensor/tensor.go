@@ -19,12 +19,13 @@ const (
 	BF16
 	I64
 	U8
+	I32
 )
 
 // Size is the number of bytes of one element.
 func (d DType) Size() int {
 	switch d {
-	case F32:
+	case F32, I32:
 		return 4
 	case BF16:
 		return 2
@@ -46,6 +47,8 @@ func (d DType) String() string {
 		return "I64"
 	case U8:
 		return "U8"
+	case I32:
+		return "I32"
 	default:
 		return fmt.Sprintf("DType(%d)", uint8(d))
 	}

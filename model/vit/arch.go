@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"lift/model/autograd"
+	"lift/model/tensor"
 )
 
 // Family says whose transformer it is, which decides the tensor names and a few details of the computation.
@@ -38,10 +39,21 @@ func (f Family) epsilon() float32 {
 	return 1e-6
 }
 
+// activation is what stands between the layers of the family's MLPs.
+func (f Family) activation() tensor.Activation {
+	if f == CLIP {
+		return tensor.QuickGELU
+	}
+	return tensor.GELU
+}
+
 // headWidth is the number of channels of an attention head where a file does not say.
 const headWidth = 64
 
-// Arch is the shape of a transformer, all of it inferred from its weights but Heads and Eps.
+// wideHeads are the widths of the models above L (H, g and G, of CLIP and timm): there are 16 heads in each, of more channels.
+var wideHeads = map[int]bool{1280: true, 1408: true, 1664: true}
+
+// Arch is the shape of a transformer, all of it inferred from its weights but Heads, Eps and Activation.
 type Arch struct {
 	Family     Family
 	Width      int // D
@@ -51,6 +63,7 @@ type Arch struct {
 	Patch      int // pixels of a patch's side
 	Resolution int // pixels of the image's side
 	Eps        float32
+	Activation tensor.Activation // of the MLP
 }
 
 // Patches returns the number of patches of an image.
@@ -61,13 +74,17 @@ func (a Arch) Tokens() int { return 1 + a.Patches() }
 
 // String shows the architecture in one line.
 func (a Arch) String() string {
-	return fmt.Sprintf("%s ViT: width %d, %d layers, %d heads, MLP %d, patch %d, resolution %d, epsilon %g",
-		a.Family, a.Width, a.Layers, a.Heads, a.MLP, a.Patch, a.Resolution, a.Eps)
+	activation := ""
+	if a.Activation != a.Family.activation() {
+		activation = map[tensor.Activation]string{tensor.GELU: ", GELU", tensor.QuickGELU: ", QuickGELU"}[a.Activation]
+	}
+	return fmt.Sprintf("%s ViT: width %d, %d layers, %d heads, MLP %d, patch %d, resolution %d, epsilon %g%s",
+		a.Family, a.Width, a.Layers, a.Heads, a.MLP, a.Patch, a.Resolution, a.Eps, activation)
 }
 
 // activate is the non-linearity of the MLP.
 func (a Arch) activate(t *autograd.Tape, x *autograd.Var) *autograd.Var {
-	if a.Family == CLIP {
+	if a.Activation == tensor.QuickGELU {
 		return t.QuickGELU(x)
 	}
 	return t.GELU(x)

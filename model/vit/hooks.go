@@ -21,6 +21,10 @@ type BlockHooks struct {
 	MLPIn  LinearHooks // into the activation
 	MLPOut LinearHooks
 	Branch []BranchHook // beside the MLP
+
+	// Reads is how many tokens of what comes before it the block reads, 0 for all: the block before it computes no others after its keys and
+	// values.
+	Reads int
 }
 
 // LinearHooks are the points of one linear layer.
@@ -36,8 +40,8 @@ type ValueHook func(t *autograd.Tape, x *autograd.Var) *autograd.Var
 type WeightHook func(t *autograd.Tape, weight, bias *autograd.Var) (*autograd.Var, *autograd.Var)
 
 // OutputHook returns what takes the place of y: the channels from to to-1 of the layer's output for the input x. Most
-// layers are computed whole; the last block's queries are computed for the class token alone, apart from the keys and values, and the hook is
-// then called for each of the two.
+// layers are computed whole; the queries of a block of whose result only some tokens are read (the last one: the class token) are computed for those
+// alone, apart from the keys and values, and the hook is then called for each of the two.
 type OutputHook func(t *autograd.Tape, x, y *autograd.Var, from, to int) *autograd.Var
 
 // BranchHook returns y plus a branch computed from x: x is the stream before the second LayerNorm and y the block's output so far.

@@ -67,9 +67,9 @@ func everyHook(a Arch) *Hooks {
 	h := NewHooks(a.Layers)
 	for i := range h.Blocks {
 		b := &h.Blocks[i]
-		b.Tokens = []ValueHook{func(t *autograd.Tape, x *autograd.Var) *autograd.Var {
-			return t.ConcatTokens(t.SliceTokens(x, 0, a.Tokens()), t.Use(prompt))
-		}}
+		b.Tokens, b.Reads = []ValueHook{func(t *autograd.Tape, x *autograd.Var) *autograd.Var {
+			return t.ConcatTokens(x, a.Tokens(), t.Use(prompt))
+		}}, a.Tokens()
 		b.LN1, b.LN2 = []ValueHook{ssf(10, d)}, []ValueHook{ssf(11, d)}
 		b.QKV.Weight = []WeightHook{func(t *autograd.Tape, w, bias *autograd.Var) (*autograd.Var, *autograd.Var) {
 			return t.Scale(w, 0.9), t.Scale(bias, 1.1)
@@ -87,19 +87,17 @@ func everyHook(a Arch) *Hooks {
 	return h
 }
 
-// forwardWhole is Forward with all tokens carried through the last block.
+// forwardWhole is Forward with all tokens carried through every block.
 func (m *Model) forwardWhole(t *autograd.Tape, images *autograd.Var, h *Hooks) *autograd.Var {
-	longer := *m
-	longer.blocks = append(append([][PartCount]*autograd.Param(nil), m.blocks...), [PartCount]*autograd.Param{})
-	x := longer.embed(t, images)
+	x := m.embed(t, images)
 	for i := range m.blocks {
-		x = longer.block(t, i, x, h.block(i)) // never the last
+		x = m.block(t, i, x, h.block(i), 0, nil)
 	}
 	return m.norm(t, t.SliceTokens(x, 0, 1), m.stem[lnPostGain], m.stem[lnPostBias])
 }
 
-// The last block's shortcut gives the features that carrying every token through it gives, hooks or not.
-func TestClassTokenShortcut(t *testing.T) {
+// What nobody reads is not computed, and the features are those of carrying every token through every block, hooks or not.
+func TestOnlyWhatIsRead(t *testing.T) {
 	for family, a := range small {
 		w, err := Random(a, 3)
 		if err != nil {

@@ -3,10 +3,6 @@ package vit
 import (
 	"crypto/sha256"
 	"fmt"
-	"math"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	"lift/model/checkpoint"
@@ -14,18 +10,22 @@ import (
 
 // Tensor is one weight in host memory. Its values are shared by everyone who uses the backbone: never write to them.
 type Tensor struct {
-	Name   string // in the file
-	Part   string // the name within its block ("attn.out_proj.weight"); Name for a tensor outside the blocks
-	Dims   []int
-	Values []float32 // lie in the mapped file where that holds aligned F32; else converted once
+	Name    string   // OpenAI's or timm's, whatever the file calls it
+	Part    string   // the name within its block ("attn.out_proj.weight"); Name for a tensor outside the blocks
+	Sources []string // the names in the file: one, or three that were packed into this
+	Dims    []int
+	Values  []float32 // lie in the mapped file where that holds aligned F32 in this order; else converted once
 }
 
 // Weights are the frozen weights of a backbone. They are immutable and safe for concurrent use.
 type Weights struct {
-	arch   Arch
-	stem   [stemCount]*Tensor // nil: the family has none
-	blocks [][PartCount]*Tensor
-	file   *checkpoint.File // to be closed with the weights, or nil
+	arch       Arch
+	layout     Layout
+	stem       [stemCount]*Tensor // nil: the family has none
+	blocks     [][PartCount]*Tensor
+	projection *Tensor          // nil: none in the file
+	file       *checkpoint.File // nil: made up
+	owned      bool             // the file is to be closed with the weights
 
 	digest func() [32]byte
 }
@@ -33,8 +33,18 @@ type Weights struct {
 // Arch returns the architecture.
 func (w *Weights) Arch() Arch { return w.arch }
 
+// Layout says whose names the weights had where they came from.
+func (w *Weights) Layout() Layout { return w.layout }
+
+// File returns the file that the weights were read from; nil for made-up ones.
+func (w *Weights) File() *checkpoint.File { return w.file }
+
 // Block returns a tensor of block i.
 func (w *Weights) Block(i int, p Part) *Tensor { return w.blocks[i][p] }
+
+// Projection returns CLIP's projection of image features x [D] to x·P in the space of the text features: P is [D, E].
+// It is nil where the file has none. It is no part of Tensors, Parameters and Digest.
+func (w *Weights) Projection() *Tensor { return w.projection }
 
 // Tensors returns all tensors, in the order of the forward pass.
 func (w *Weights) Tensors() []*Tensor {
@@ -78,10 +88,12 @@ func (w *Weights) computeDigest() (sum [32]byte) {
 	return sum
 }
 
-// Hints are what a weight file itself may not say. Zero values mean the family's rule.
-type Hints struct {
-	Heads int     // by default the file's metadata "num_heads", then width / 64
-	Eps   float32 // by default 1e-5 for CLIP and 1e-6 for timm
+// Close closes the file if OpenPath opened it. The weights may not be used afterwards.
+func (w *Weights) Close() error {
+	if !w.owned {
+		return nil
+	}
+	return w.file.Close()
 }
 
 // Open reads a backbone from an open file, whose tensors it shares: f must stay open for as long as the weights are used.
@@ -94,126 +106,89 @@ func OpenWith(f *checkpoint.File, h Hints) (*Weights, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path(), err)
 	}
-	w.digest = sync.OnceValue(w.computeDigest)
 	return w, nil
 }
 
-// Close closes the file if OpenPath opened it. The weights may not be used afterwards.
-func (w *Weights) Close() error {
-	if w.file == nil {
-		return nil
+// OpenPath opens the backbone at path: a file or directory of any form that checkpoint.Open reads. Close the weights when nobody uses them any more.
+func OpenPath(path string) (*Weights, error) { return OpenPathWith(path, Hints{}) }
+
+// OpenPathWith is OpenPath with hints.
+func OpenPathWith(path string, hints Hints) (*Weights, error) {
+	f, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("backbone: %w", err)
 	}
-	return w.file.Close()
+	w, err := OpenWith(f, hints)
+	if err != nil {
+		f.Close() // nothing was written
+		return nil, fmt.Errorf("backbone: %w", err)
+	}
+	w.owned = true
+	return w, nil
 }
 
 func open(f *checkpoint.File, h Hints) (*Weights, error) {
-	fam, err := family(func(name string) bool { _, ok := f.Tensor(name); return ok })
+	n, err := recognise(func(name string) bool { _, ok := f.Tensor(name); return ok })
 	if err != nil {
 		return nil, err
 	}
-	a, err := infer(f, fam, h)
+	said, err := readConfig(f.Config(), n)
 	if err != nil {
 		return nil, err
 	}
-	n := namings[fam]
+	if said, err = readMetadata(f.Metadata(), said); err != nil {
+		return nil, err
+	}
+	a, err := infer(f, n, h, said)
+	if err != nil {
+		return nil, err
+	}
+	if err := said.agrees(a); err != nil {
+		return nil, err
+	}
 	if err := checkNames(f, n, a.Layers); err != nil {
 		return nil, err
 	}
-	w := &Weights{arch: a, blocks: make([][PartCount]*Tensor, a.Layers)}
+	w := &Weights{arch: a, layout: n.layout, file: f}
+	w.digest = sync.OnceValue(w.computeDigest)
+	r := reader{file: f, layout: n.layout, heads: a.Heads}
+	names := canonical(a.Family)
 	for p, want := range stemShapes(a) {
 		if n.stem[p] == "" {
 			continue
 		}
-		if w.stem[p], err = load(f, n.stem[p], n.stem[p], want); err != nil {
+		name := names.stem[p]
+		if w.stem[p], err = r.read(&Tensor{Name: name, Part: name, Sources: []string{n.stem[p]}, Dims: want}); err != nil {
 			return nil, err
 		}
 	}
-	for i := range w.blocks {
-		for p, want := range blockShapes(a) {
-			if w.blocks[i][p], err = load(f, n.block(i, Part(p)), n.parts[p], want); err != nil {
-				return nil, err
-			}
-		}
+	if w.blocks, err = r.blocks(a.Layers, blockShapes(a.Width, a.MLP), n, names); err != nil {
+		return nil, err
 	}
-	return w, nil
+	w.projection, err = r.projection(n, a.Width)
+	return w, err
 }
 
-// infer reads the architecture off the shapes of a few tensors; load then holds all of them against it.
-func infer(f *checkpoint.File, fam Family, h Hints) (Arch, error) {
-	n := namings[fam]
-	a := Arch{Family: fam, Eps: fam.epsilon()}
-	if h.Eps != 0 {
-		a.Eps = h.Eps
-	}
-	patch, _ := f.Tensor(n.stem[patchWeight])
-	if s := patch.Shape; len(s) != 4 || s[0] < 1 || s[1] != 3 || s[2] < 1 || s[2] != s[3] {
-		return a, fmt.Errorf("tensor %s: wanted shape [width, 3, patch, patch], found %v", patch.Name, patch.Shape)
-	}
-	a.Width, a.Patch = patch.Shape[0], patch.Shape[2]
-	for _, name := range f.Names() {
-		if i, ok := n.blockIndex(name); ok {
-			a.Layers = max(a.Layers, i+1)
+// ReadTextBlocks reads the blocks of CLIP's text tower, D wide, by whichever names the file has. nil: it has no text tower.
+func ReadTextBlocks(f *checkpoint.File, width int) ([][PartCount]*Tensor, error) {
+	for _, n := range []naming{openAINaming, hfCLIPNaming} {
+		n.blocks = map[Layout]string{OpenAI: "transformer.resblocks.", HFCLIP: "text_model.encoder.layers."}[n.layout]
+		mlp, ok := f.Tensor(n.block(0, MLPInBias)[0])
+		if !ok {
+			continue
 		}
-	}
-	if a.Layers == 0 || a.Layers > len(f.Names()) {
-		return a, fmt.Errorf("wanted blocks numbered from 0 (%s, …); found %d tensors and a highest block of %d",
-			n.block(0, LN1Gain), len(f.Names()), a.Layers-1)
-	}
-	mlp, ok := f.Tensor(n.block(0, MLPInBias))
-	if !ok || mlp.Len() < 1 {
-		return a, fmt.Errorf("tensor %s is missing or empty", n.block(0, MLPInBias))
-	}
-	a.MLP = mlp.Len()
-	pos, ok := f.Tensor(n.stem[position])
-	if !ok {
-		return a, fmt.Errorf("tensor %s is missing", n.stem[position])
-	}
-	grid := int(math.Round(math.Sqrt(float64(pos.Len()/a.Width - 1))))
-	if grid < 1 || (1+grid*grid)*a.Width != pos.Len() {
-		return a, fmt.Errorf("tensor %s: wanted shape [1 + a square number of patches, %d], found %v", pos.Name, a.Width, pos.Shape)
-	}
-	a.Resolution = grid * a.Patch
-	var err error
-	a.Heads, err = heads(f, a.Width, h)
-	return a, err
-}
-
-func heads(f *checkpoint.File, width int, h Hints) (int, error) {
-	n := h.Heads
-	if said := f.Metadata()["num_heads"]; n == 0 && said != "" {
-		var err error
-		if n, err = strconv.Atoi(said); err != nil || n < 1 {
-			return 0, fmt.Errorf("its metadata gives num_heads %q; wanted a whole number above 0", said)
+		layers := countBlocks(f, n)
+		if layers > len(f.Names()) {
+			return nil, fmt.Errorf("%s: its text tower has a highest block of %d, but the file only %d tensors", f.Path(), layers-1, len(f.Names()))
 		}
-	}
-	if n == 0 {
-		if width%headWidth != 0 {
-			return 0, fmt.Errorf("a width of %d has no heads of %d channels, and nothing says how many heads there are "+
-				"(set the metadata num_heads)", width, headWidth)
+		r := reader{file: f, layout: n.layout}
+		blocks, err := r.blocks(layers, blockShapes(width, mlp.Len()), n, textNaming())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Path(), err)
 		}
-		n = width / headWidth
+		return blocks, nil
 	}
-	if n < 1 || width%n != 0 {
-		return 0, fmt.Errorf("%d heads do not divide a width of %d", n, width)
-	}
-	return n, nil
-}
-
-// checkNames refuses a file with tensors of the transformer that lift does not know: computing without them
-// would quietly give other features.
-func checkNames(f *checkpoint.File, n naming, layers int) error {
-	known := n.known(layers)
-	var unknown []string
-	for _, name := range f.Names() {
-		if strings.HasPrefix(name, n.ours) && !known[name] {
-			unknown = append(unknown, name)
-		}
-	}
-	if len(unknown) == 0 {
-		return nil
-	}
-	shown := unknown[:min(3, len(unknown))]
-	return fmt.Errorf("%d tensors are not of a transformer that lift knows, among them %s", len(unknown), strings.Join(shown, ", "))
+	return nil, nil
 }
 
 func stemShapes(a Arch) [stemCount][]int {
@@ -225,30 +200,10 @@ func stemShapes(a Arch) [stemCount][]int {
 	}
 }
 
-func blockShapes(a Arch) [PartCount][]int {
-	d, f := a.Width, a.MLP
+// blockShapes are the shapes of a block of width d whose MLP has f channels.
+func blockShapes(d, f int) [PartCount][]int {
 	return [PartCount][]int{
 		LN1Gain: {d}, LN1Bias: {d}, QKVWeight: {3 * d, d}, QKVBias: {3 * d}, OutWeight: {d, d}, OutBias: {d},
 		LN2Gain: {d}, LN2Bias: {d}, MLPInWeight: {f, d}, MLPInBias: {f}, MLPOutWeight: {d, f}, MLPOutBias: {d},
 	}
-}
-
-// load returns a tensor after checking its shape, leading dimensions of 1 aside (timm's cls_token is [1, 1, D]).
-func load(f *checkpoint.File, name, part string, want []int) (*Tensor, error) {
-	t, ok := f.Tensor(name)
-	if !ok {
-		return nil, fmt.Errorf("tensor %s is missing; wanted shape %v", name, want)
-	}
-	found := t.Shape
-	for len(found) > len(want) && found[0] == 1 {
-		found = found[1:]
-	}
-	if !slices.Equal(found, want) {
-		return nil, fmt.Errorf("tensor %s: wanted shape %v, found %v", name, want, t.Shape)
-	}
-	values, err := t.Float32s()
-	if err != nil {
-		return nil, err
-	}
-	return &Tensor{Name: name, Part: part, Dims: want, Values: values}, nil
 }

@@ -9,10 +9,11 @@ import (
 	"testing"
 
 	"lift/model/checkpoint"
+	"lift/model/tensor"
 )
 
 var small = map[Family]Arch{
-	CLIP: {Family: CLIP, Width: 64, Layers: 2, Heads: 1, MLP: 96, Patch: 4, Resolution: 12, Eps: 1e-5},
+	CLIP: {Family: CLIP, Width: 64, Layers: 2, Heads: 1, MLP: 96, Patch: 4, Resolution: 12, Eps: 1e-5, Activation: tensor.QuickGELU},
 	Timm: {Family: Timm, Width: 128, Layers: 3, Heads: 2, MLP: 40, Patch: 5, Resolution: 10, Eps: 1e-6},
 }
 

@@ -185,7 +185,8 @@ static void softmax_row(float *s, long T, long Tp, float c, float *top, float *i
 }
 
 // out[B, Tq, H dh] = softmax(q k' / sqrt(dh)) v; stats[B, H, Tq, 2] (may be NULL) = the row's largest score and 1 / the
-// sum of the exponentials.
+// sum of the exponentials. In causal attention a block of queries reads the keys up to its last, and each row ends with
+// zeros, which add nothing.
 void FN(attention)(float *out, float *stats, heads_t h, float *scratch) {
     const long T = h.T, dh = h.dh, Tp = ROUND_UP(T, W), dp = ROUND_UP(dh, W), D = (long)h.H * dh;
     float *kt = scratch, *v = kt + dh * Tp, *s = v + T * dp, *o = s + QUERIES * Tp;
@@ -198,18 +199,21 @@ void FN(attention)(float *out, float *stats, heads_t h, float *scratch) {
         pack_rows(v, h.v + (long)b * T * h.ldkv + head * dh, h.ldkv, T, dh, dp);
         for (long q0 = 0; q0 < h.Tq; q0 += block) {
             const long n = h.Tq - q0 < block ? h.Tq - q0 : block;
+            const long seen = h.causal ? q0 + n : T, wide = ROUND_UP(seen, W);
             float inv[QUERIES];
-            small_product(s, Tp, q + q0 * h.ldq, h.ldq, 1, kt, Tp, n, Tp, dh, 0);
+            small_product(s, Tp, q + q0 * h.ldq, h.ldq, 1, kt, Tp, n, wide, dh, 0);
             for (long i = 0; i < n; i++) {
+                const long own = h.causal ? q0 + i + 1 : T, end = ROUND_UP(own, W);
                 float top;
-                softmax_row(s + i * Tp, T, Tp, c, &top, &inv[i]);
+                softmax_row(s + i * Tp, own, end, c, &top, &inv[i]);
+                for (long j = end; j < wide; j += W) store(s + i * Tp + j, splat(0));
                 if (stats) {
                     float *st = stats + 2 * ((long)bh * h.Tq + q0 + i);
                     st[0] = top;
                     st[1] = inv[i];
                 }
             }
-            small_product(o, dp, s, Tp, 1, v, dp, n, dp, T, 0);
+            small_product(o, dp, s, Tp, 1, v, dp, n, dp, seen, 0);
             for (long i = 0; i < n; i++)
                 unpack_rows(out + ((long)b * h.Tq + q0 + i) * D + head * dh, D, o + i * dp, 1, dh, dp, inv[i]);
         }

@@ -119,7 +119,13 @@ func TestWrongSizesPanic(t *testing.T) {
 		"Attention stats":             func() { d.Attention(out, of(2, 2, 3), h) },
 		"AttentionBackward dq":        func() { d.AttentionBackward(of(2, 3, 4), x, out, out, sums, h) },
 		"AttentionBackward stats":     func() { d.AttentionBackward(x, x, out, out, of(6), h) },
-		"SoftmaxCrossEntropy dlogits": func() { d.SoftmaxCrossEntropy(of(1), of(12), of(2, 12), []int32{0, 1}, nil, 1) },
+		"SoftmaxCrossEntropy dlogits": func() { d.SoftmaxCrossEntropy(of(1), of(12), of(2, 12), []int32{0, 1}, tensor.LossTerms{}, 1) },
+		"SoftmaxCrossEntropy weight": func() {
+			d.SoftmaxCrossEntropy(of(1), none, x, []int32{0, 1}, tensor.LossTerms{Weight: make([]float32, 11)}, 1)
+		},
+		"LADE prior": func() {
+			d.LADE(of(1), none, x, []int32{0, 1}, tensor.LADETerms{Prior: make([]float32, 11), Shift: make([]float32, 12)}, 1)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {

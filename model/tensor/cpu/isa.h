@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "loss.h"
+#include "masked.h"
 
 #define LIFT_ENTRY(type, name, params, args) FN(name),
 const struct lift_table FN(table) = {LIFT_KERNELS(LIFT_ENTRY)};

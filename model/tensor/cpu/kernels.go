@@ -20,23 +20,38 @@ func (d *Device) Product(p tensor.Product) {
 	if d.err != nil {
 		return
 	}
-	m, k, n, kb := p.A.Rows(), p.A.Cols(), p.B.Cols(), p.B.Rows()
+	ac, bc, cc := p.ACols.Of(p.A.Cols()), p.BCols.Of(p.B.Cols()), p.CCols.Of(p.C.Cols())
+	m, k, n, kb := p.A.Rows(), ac.Len(), bc.Len(), p.B.Rows()
 	if p.TransA {
 		m, k = k, m
 	}
 	if p.TransB {
 		n, kb = kb, n
 	}
-	if k != kb || p.C.Rows() != m || p.C.Cols() != n || !p.Bias.IsNone() && p.Bias.Len() != n || !p.Add.IsNone() && p.Add.Len() != m*n ||
-		p.Beta != 0 && !(p.Bias.IsNone() && p.Add.IsNone()) {
-		panic(fmt.Sprintf("cpu: product of %v (transposed: %t) and %v (transposed: %t) into %v, bias %v, add %v",
-			p.A.Dims(), p.TransA, p.B.Dims(), p.TransB, p.C.Dims(), p.Bias.Dims(), p.Add.Dims()))
+	filled := !p.Bias.IsNone() || !p.Add.IsNone()
+	if k != kb || p.C.Rows() != m || cc.Len() != n || !within(ac, p.A) || !within(bc, p.B) || !within(cc, p.C) ||
+		!p.Bias.IsNone() && p.Bias.Len() != n || !p.Add.IsNone() && p.Add.Len() != m*n || filled && (p.Beta != 0 || p.C.Cols() != n) {
+		panic(fmt.Sprintf("cpu: product of %v %v (transposed: %t) and %v %v (transposed: %t) into %v %v, bias %v, add %v",
+			p.A.Dims(), ac, p.TransA, p.B.Dims(), bc, p.TransB, p.C.Dims(), cc, p.Bias.Dims(), p.Add.Dims()))
 	}
-	status := C.lift_product(f32(p.C), f32(p.A), f32(p.B), flag(p.TransA), flag(p.TransB), long(m), long(n), long(k),
-		C.float(p.Beta), f32(p.Bias), f32(p.Add))
+	status := C.lift_product(column(p.C, cc), column(p.A, ac), column(p.B, bc), flag(p.TransA), flag(p.TransB), long(m), long(n), long(k),
+		long(p.C.Cols()), long(p.A.Cols()), long(p.B.Cols()), C.float(p.Beta), f32(p.Bias), f32(p.Add))
 	if status != 0 {
 		d.fail(fmt.Errorf("cpu: oneDNN's sgemm of %d x %d x %d failed with status %d", m, n, k, int(status)))
 	}
+}
+
+// within says whether t has the columns.
+func within(c tensor.Columns, t tensor.Tensor) bool {
+	return 0 <= c.From && c.From <= c.To && c.To <= t.Cols()
+}
+
+// column is the address of the first value of a range of t's columns.
+func column(t tensor.Tensor, c tensor.Columns) *C.float {
+	if c.From == 0 {
+		return f32(t)
+	}
+	return at(t, c.From)
 }
 
 // SumRows sums over rows.
@@ -145,13 +160,14 @@ func (d *Device) NormalizeRowsBackward(dx, dy, y, norms tensor.Tensor, eps float
 // heads checks h and returns it for C.
 func heads(h tensor.Heads) C.heads_t {
 	if h.Q.Dim(0) != h.KV.Dim(0) || h.Heads < 1 || h.Width%h.Heads != 0 || h.QCol+h.Width > h.Q.Cols() ||
-		h.KCol+h.Width > h.KV.Cols() || h.VCol+h.Width > h.KV.Cols() {
-		panic(fmt.Sprintf("cpu: attention of %v and %v, width %d in %d heads, columns %d, %d, %d", h.Q.Dims(), h.KV.Dims(),
-			h.Width, h.Heads, h.QCol, h.KCol, h.VCol))
+		h.KCol+h.Width > h.KV.Cols() || h.VCol+h.Width > h.KV.Cols() || h.Causal && h.Q.Dim(1) != h.KV.Dim(1) {
+		panic(fmt.Sprintf("cpu: attention of %v and %v, width %d in %d heads, columns %d, %d, %d, causal: %t", h.Q.Dims(), h.KV.Dims(),
+			h.Width, h.Heads, h.QCol, h.KCol, h.VCol, h.Causal))
 	}
 	return C.heads_t{
 		q: at(h.Q, h.QCol), k: at(h.KV, h.KCol), v: at(h.KV, h.VCol), ldq: long(h.Q.Cols()), ldkv: long(h.KV.Cols()),
 		B: C.int(h.Q.Dim(0)), Tq: C.int(h.Q.Dim(1)), T: C.int(h.KV.Dim(1)), H: C.int(h.Heads), dh: C.int(h.Width / h.Heads),
+		causal: flag(h.Causal),
 	}
 }
 
@@ -168,6 +184,9 @@ func (d *Device) Attention(out, stats tensor.Tensor, h tensor.Heads) {
 
 // AttentionBackward is Attention's.
 func (d *Device) AttentionBackward(dq, dkv, dout, out, stats tensor.Tensor, h tensor.Heads) {
+	if h.Causal {
+		panic("cpu: causal attention has no backward")
+	}
 	rows := h.Q.Rows()
 	same("AttentionBackward", rows*h.Width, dout.Len(), out.Len())
 	same("AttentionBackward", stats.Len(), 2*rows*h.Heads)
@@ -211,14 +230,30 @@ func (d *Device) SumBatch(s, x tensor.Tensor, from, n int, acc bool) {
 }
 
 // SoftmaxCrossEntropy is the loss and its derivative.
-func (d *Device) SoftmaxCrossEntropy(loss, dlogits, logits tensor.Tensor, labels []int32, adjust []float32, scale float32) {
+func (d *Device) SoftmaxCrossEntropy(loss, dlogits, logits tensor.Tensor, labels []int32, terms tensor.LossTerms, scale float32) {
 	same("SoftmaxCrossEntropy", logits.Rows(), len(labels))
 	sameOrNone("SoftmaxCrossEntropy", logits.Len(), dlogits)
-	if adjust != nil {
-		same("SoftmaxCrossEntropy", logits.Cols(), len(adjust))
-	}
 	C.lift_softmax_cross_entropy(f32(loss), f32(dlogits), f32(logits), (*C.int32_t)(unsafe.SliceData(labels)),
-		(*C.float)(unsafe.SliceData(adjust)), long(logits.Rows()), long(logits.Cols()), C.float(scale))
+		byClass(logits, terms.Adjust), byClass(logits, terms.Margin), byClass(logits, terms.Weight), flag(terms.Focal),
+		long(logits.Rows()), long(logits.Cols()), C.float(scale))
+}
+
+// LADE adds LADE's regulariser.
+func (d *Device) LADE(loss, dlogits, logits tensor.Tensor, labels []int32, terms tensor.LADETerms, scale float32) {
+	same("LADE", logits.Rows(), len(labels))
+	same("LADE", logits.Cols(), len(terms.Prior), len(terms.Shift))
+	sameOrNone("LADE", logits.Len(), dlogits)
+	C.lift_lade(f32(loss), f32(dlogits), f32(logits), (*C.int32_t)(unsafe.SliceData(labels)), byClass(logits, terms.Prior),
+		byClass(logits, terms.Shift), C.float(terms.Lambda), C.float(terms.Weight), long(logits.Rows()), long(logits.Cols()), C.float(scale))
+}
+
+// byClass is the address of one value a class, nil for none.
+func byClass(logits tensor.Tensor, values []float32) *C.float {
+	if values == nil {
+		return nil
+	}
+	same("a loss by class", logits.Cols(), len(values))
+	return (*C.float)(unsafe.SliceData(values))
 }
 
 // same panics unless all sizes are equal: shapes are checked before, so a difference is a programming error.

@@ -15,7 +15,11 @@ typedef struct {
     const float *q, *k, *v;  // of the first image's first token
     long ldq, ldkv;          // between tokens
     int B, Tq, T, H, dh;
+    int causal;  // query i sees keys 0 to i alone
 } heads_t;
+
+// How many rows sampled_product takes at a time. Its scratch holds so many of both factors.
+enum { LIFT_SAMPLED_ROWS = 128 };
 
 // X(return type, name, parameters, arguments)
 #define LIFT_KERNELS(X)                                                                                               \
@@ -55,10 +59,21 @@ typedef struct {
     X(void, copy_tokens, (float *dst, const float *src, int B, long dstStride, long srcStride, long n, int acc),      \
       (dst, src, B, dstStride, srcStride, n, acc))                                                                    \
     X(void, sum_batch, (float *s, const float *x, int B, long stride, long n, int acc), (s, x, B, stride, n, acc))    \
+    X(void, scatter, (float *y, const float *v, const int32_t *index, long n), (y, v, index, n))                      \
+    X(void, gather, (float *v, const float *x, const int32_t *index, long n, long origin, int acc),                   \
+      (v, x, index, n, origin, acc))                                                                                  \
+    X(void, sampled_product,                                                                                          \
+      (float *s, const float *a, const float *b, const int32_t *index, long n, long origin, long M, long N, long K,   \
+       int acc, float *scratch),                                                                                      \
+      (s, a, b, index, n, origin, M, N, K, acc, scratch))                                                             \
     X(void, softmax_cross_entropy,                                                                                    \
-      (float *loss, float *dlogits, const float *logits, const int32_t *labels, const float *adjust, long M, long C,  \
-       float scale),                                                                                                  \
-      (loss, dlogits, logits, labels, adjust, M, C, scale))
+      (float *loss, float *dlogits, const float *logits, const int32_t *labels, const float *adjust,                  \
+       const float *margin, const float *weight, int focal, long M, long C, float scale),                             \
+      (loss, dlogits, logits, labels, adjust, margin, weight, focal, M, C, scale))                                    \
+    X(void, lade,                                                                                                     \
+      (float *loss, float *dlogits, const float *logits, const int32_t *labels, const float *prior,                   \
+       const float *shift, float lambda, float weight, long M, long C, float scale),                                  \
+      (loss, dlogits, logits, labels, prior, shift, lambda, weight, M, C, scale))
 
 #define LIFT_DECLARE(type, name, params, args) type lift_##name params;
 LIFT_KERNELS(LIFT_DECLARE)
@@ -71,8 +86,8 @@ int lift_isa_used(void);
 const char *lift_isa_name(int isa);
 
 // products.c
-int lift_product(float *c, const float *a, const float *b, int ta, int tb, long M, long N, long K, float beta,
-                 const float *bias, const float *add);
+int lift_product(float *c, const float *a, const float *b, int ta, int tb, long M, long N, long K, long ldc, long lda,
+                 long ldb, float beta, const float *bias, const float *add);
 int lift_dnnl_version(void);
 int lift_dnnl_isa(void);
 void lift_set_threads(int n);

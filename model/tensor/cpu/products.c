@@ -12,9 +12,10 @@ void lift_set_threads(int n) {
     omp_set_num_threads(n);
 }
 
-// C[M, N] = op(A) op(B) + beta C + bias + add. bias and add may be NULL; they need beta 0: C is filled with them first.
-int lift_product(float *c, const float *a, const float *b, int ta, int tb, long M, long N, long K, float beta,
-                 const float *bias, const float *add) {
+// C[M, N] = op(A) op(B) + beta C + bias + add; rows lie ld floats apart. bias and add may be NULL; they need beta 0 and
+// a C without gaps, which is filled with them first.
+int lift_product(float *c, const float *a, const float *b, int ta, int tb, long M, long N, long K, long ldc, long lda,
+                 long ldb, float beta, const float *bias, const float *add) {
     if (M == 0 || N == 0) return 0;
     if (bias || add) {
         if (bias)
@@ -24,10 +25,10 @@ int lift_product(float *c, const float *a, const float *b, int ta, int tb, long 
         beta = 1;
     }
     if (K == 0) {
-        if (beta == 0) lift_fill(c, 0, M * N);
+        for (long m = 0; m < M && beta == 0; m++) lift_fill(c + m * ldc, 0, N);
         return 0;
     }
-    return dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', M, N, K, 1.0f, a, ta ? M : K, b, tb ? K : N, beta, c, N);
+    return dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', M, N, K, 1.0f, a, lda, b, ldb, beta, c, ldc);
 }
 
 // The version as major * 10^6 + minor * 10^3 + patch.

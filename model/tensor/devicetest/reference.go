@@ -112,27 +112,6 @@ func Columns(x []float64, d, from, to int) []float64 {
 	return y
 }
 
-// CrossEntropy is the sum over rows of c logits of logsumexp(z) - z[label], with z = logits + adjust (nil: none).
-func CrossEntropy(logits, adjust []float64, labels []int32, c int) float64 {
-	total := 0.0
-	for r, l := range labels {
-		z := append([]float64(nil), logits[r*c:(r+1)*c]...)
-		top := math.Inf(-1)
-		for i := range z {
-			if adjust != nil {
-				z[i] += adjust[i]
-			}
-			top = math.Max(top, z[i])
-		}
-		sum := 0.0
-		for _, v := range z {
-			sum += math.Exp(v - top)
-		}
-		total += math.Log(sum) + top - z[l]
-	}
-	return total
-}
-
 // Patches cuts img [B, C, H, W] into rows of C*P*P values, patch by patch.
 func Patches(img []float64, b, c, h, w, p int) []float64 {
 	var y []float64

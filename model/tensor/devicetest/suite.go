@@ -17,6 +17,8 @@ func Run(t *testing.T, open func() (tensor.Device, error)) {
 	}{
 		{"Memory", (*suite).memory},
 		{"Product", (*suite).products},
+		{"Columns", (*suite).columns},
+		{"Masked", (*suite).masked},
 		{"Elementwise", (*suite).elementwise},
 		{"Sums", (*suite).sums},
 		{"Activation", (*suite).activations},
@@ -24,8 +26,10 @@ func Run(t *testing.T, open func() (tensor.Device, error)) {
 		{"LayerNorm", (*suite).layerNorm},
 		{"NormalizeRows", (*suite).normalizeRows},
 		{"Attention", (*suite).attention},
+		{"CausalAttention", (*suite).causalAttention},
 		{"Tokens", (*suite).tokens},
 		{"SoftmaxCrossEntropy", (*suite).crossEntropy},
+		{"LADE", (*suite).lade},
 		{"SameBits", (*suite).sameBits},
 		{"NaN", (*suite).notANumber},
 	}
@@ -231,6 +235,12 @@ func (s *suite) notANumber() {
 	s.dev.Attention(out, tensor.Tensor{}, tensor.Heads{Q: in.Reshape(1, 2, 20), KV: in.Reshape(1, 2, 20), QCol: 15, KCol: 0, VCol: 5, Width: 5, Heads: 1})
 	check("Attention", out)
 	loss := ones(1)
-	s.dev.SoftmaxCrossEntropy(loss, tensor.Tensor{}, in, []int32{0, 0}, nil, 1)
+	s.dev.SoftmaxCrossEntropy(loss, tensor.Tensor{}, in, []int32{0, 17}, tensor.LossTerms{}, 1)
 	check("SoftmaxCrossEntropy", loss)
+	s.dev.SoftmaxCrossEntropy(loss, tensor.Tensor{}, in, []int32{17, 0}, tensor.LossTerms{Focal: true}, 1)
+	check("SoftmaxCrossEntropy of a NaN label", loss)
+	prior := ones(20)
+	s.dev.Fill(loss, 0)
+	s.dev.LADE(loss, tensor.Tensor{}, in, []int32{0, 0}, tensor.LADETerms{Prior: s.get(prior), Shift: make([]float32, 20), Weight: 1}, 1)
+	check("LADE", loss)
 }

@@ -113,37 +113,3 @@ func (s *suite) tokens() {
 	s.dev.Patches(p, img, 3)
 	s.near("Patches", p, Patches(iv, 2, 3, 6, 9, 3), 0)
 }
-
-func (s *suite) crossEntropy() {
-	for _, c := range [][2]int{{1, 1}, {3, 10}, {4, 33}, {2, 1000}} {
-		m, n := c[0], c[1]
-		z, zv := s.random(m, n)
-		labels := make([]int32, m)
-		for i := range labels {
-			labels[i] = int32((i*7 + n - 1) % n)
-		}
-		adjust := values(5, n)
-		av := make([]float64, n)
-		for i, v := range adjust {
-			av[i] = float64(v)
-		}
-		loss, dz := s.poison(1), s.poison(m, n)
-		s.dev.SoftmaxCrossEntropy(loss, dz, z, labels, adjust, 0.25)
-		s.near(fmt.Sprint("loss ", c), loss, []float64{CrossEntropy(zv, av, labels, n)}, 40)
-		want := make([]float64, m*n)
-		for r := range m {
-			sum := 0.0
-			for i := range n {
-				want[r*n+i] = math.Exp(zv[r*n+i] + av[i])
-				sum += want[r*n+i]
-			}
-			for i := range n {
-				want[r*n+i] /= 4 * sum
-			}
-			want[r*n+int(labels[r])] -= 0.25
-		}
-		s.within(fmt.Sprint("dlogits ", c), dz, want, func(int) float64 { return 16 * 0x1p-24 })
-		s.dev.SoftmaxCrossEntropy(loss, none, z, labels, nil, 1)
-		s.near(fmt.Sprint("plain loss ", c), loss, []float64{CrossEntropy(zv, nil, labels, n)}, 40)
-	}
-}

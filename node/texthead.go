@@ -1,0 +1,53 @@
+package node
+
+import (
+	"context"
+
+	"lift/model/autograd"
+	"lift/model/tensor"
+)
+
+// projectRows is how many rows of the head are computed at once.
+const projectRows = 256
+
+// textHead sets each class's weight to the direction of its text feature, taken back from the space that images and texts share to that of the
+// image features by the transposed projection. Members compute some classes each, and gather all of them.
+func (t *trainer) textHead(ctx context.Context) error {
+	index := t.params.Index(headWeight)
+	if index < 0 {
+		return errNoHead
+	}
+	x := t.bench.texts
+	features, err := t.textFeatures(ctx, x)
+	if err != nil {
+		return err
+	}
+	if err := x.project(ctx, t.pool, features, t.params.Values(index)); err != nil {
+		return err
+	}
+	t.bench.texts = nil // a large part of the weights, and not needed again
+	return x.close()
+}
+
+// project sets out [C, D] to the directions of features [C, E] times the transposed projection.
+func (x *texts) project(ctx context.Context, p *pool, features, out []float32) error {
+	rows, d := len(x.prompts), x.projection.Dims[0]
+	w := &autograd.Param{Name: x.projection.Name, Value: tensor.FromF32(x.projection.Values, x.projection.Dims...)}
+	return p.each(ctx, (rows+projectRows-1)/projectRows, func(dev *device, i int) error {
+		from, to := i*projectRows, min((i+1)*projectRows, rows)
+		return dev.infer(out[from*d:to*d], func(t *autograd.Tape) *autograd.Var {
+			in := features[from*x.width() : to*x.width()]
+			return t.NormalizeRows(t.Linear(t.Input(tensor.FromF32(in, to-from, x.width())), t.Use(w), nil), 1e-12)
+		})
+	})
+}
+
+// infer runs f on a tape of its own and copies its result to out.
+func (d *device) infer(out []float32, f func(t *autograd.Tape) *autograd.Var) (err error) {
+	tape := autograd.New(d.dev)
+	defer tape.Close()
+	defer tape.Catch(&err)
+	tape.Reset(false)
+	d.dev.Download(out, f(tape).Value())
+	return nil
+}
