@@ -154,6 +154,17 @@ func (s *session) stopReason() (reason string, lost error) {
 	return s.reason, s.lost
 }
 
+// awaitReason gives the coordinator's word the time to arrive after another node's vote ended the steps, so that the first node that says it leaves, whose reason the
+// run is remembered by, is the one that wanted to.
+func (s *session) awaitReason(ctx context.Context) {
+	patience, cancel := context.WithTimeout(ctx, ringPatience)
+	defer cancel()
+	select {
+	case <-s.quit:
+	case <-patience.Done():
+	}
+}
+
 // reasonToLeave says why the node is stopping; another node's vote may have come before any word from the coordinator.
 func (s *session) reasonToLeave() string {
 	if reason, _ := s.stopReason(); reason != "" {

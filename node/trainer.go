@@ -109,6 +109,7 @@ func (t *trainer) run(ctx context.Context, g *liftpb.Generation) (ending, error)
 		return ending{}, err
 	}
 	if stopped {
+		t.session.awaitReason(ctx)
 		return ending{reason: t.session.reasonToLeave()}, nil
 	}
 	end, err := t.finish(ctx)
