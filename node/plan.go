@@ -234,7 +234,7 @@ func (r *PlanReport) planWeights(ctx context.Context, cfg *configs.Config, o Pla
 		r.Problems = append(r.Problems, "model.backbone: "+err.Error())
 	}
 	r.standIn = true
-	return vit.Random(o.StandIn.Arch, 0)
+	return vit.Repeated(o.StandIn.Arch, 0)
 }
 
 // planMemory multiplies: r.Memory.Activations and Masks are one device's when it is called.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,11 +22,11 @@ type PlannedTime struct {
 	HeadInit   float64 `json:"head_init"` // features of images
 	Training   float64 `json:"training"`
 	Evaluation float64 `json:"evaluation"` // all of them
-	// What was measured: so many made-up images a device, on so many devices at once.
+	// What was measured: steps on so many made-up images a device, on so many devices at once.
 	Images  int `json:"images"`
 	Devices int `json:"devices"`
-	// Cold: the first image took so long that it had to do, set-up and all, so training takes less than this.
-	Cold bool `json:"cold"`
+	// Computed is the share, 0 to 1, of the time of such a step that was computed. The rest was counted: the same kernels on the same shapes.
+	Computed float64 `json:"computed"`
 	// StandIn: with made-up weights of the same shape.
 	StandIn bool `json:"stand_in"`
 }
@@ -33,11 +34,9 @@ type PlannedTime struct {
 // Total is the sum, in seconds.
 func (t *PlannedTime) Total() float64 { return t.HeadInit + t.Training + t.Evaluation }
 
-// Times of the measurement: one image on each device warms up, and then as many follow as that says will fit the budget.
-const (
-	measureBudget = 2 * time.Second
-	measureEnough = 5 * time.Second // a first image that took so long is measurement enough
-)
+// measureBudget bounds the measurement: a step on one image, by a sampler, is followed by one on as many as that says will fit. Of the largest
+// backbones one image takes longer, and is enough.
+const measureBudget = 2 * time.Second
 
 // planTime measures the speed of a device and multiplies.
 func (r *PlanReport) planTime(ctx context.Context, o networkOptions, ps *paramSet) error {
@@ -48,10 +47,15 @@ func (r *PlanReport) planTime(ctx context.Context, o networkOptions, ps *paramSe
 		return err
 	}
 	defer p.close()
-	if err := p.build(ctx, o, ps); err != nil {
+	samplers := make([]*sampler, t.Devices)
+	if err := p.everyDevice(ctx, func(d *device) (err error) {
+		samplers[d.id] = newSampler(d.dev)
+		d.net, err = newNetwork(samplers[d.id], o, ps)
+		return err
+	}); err != nil {
 		return err
 	}
-	step, look, err := t.measure(ctx, p, m)
+	step, look, err := t.measure(ctx, p, samplers, m)
 	if err != nil {
 		return err
 	}
@@ -63,32 +67,39 @@ func (r *PlanReport) planTime(ctx context.Context, o networkOptions, ps *paramSe
 	return nil
 }
 
-// measure returns the seconds that a device takes to train on an image and to judge one, while all of p's do.
-func (t *PlannedTime) measure(ctx context.Context, p *pool, most int) (step, look float64, err error) {
-	timed := func(m int, f func(net *network, images []float32, m int) error) (seconds float64, err error) {
-		start := time.Now()
+// measure returns the seconds that a device takes to train on an image and to judge one, while all of p's do: those of the slowest.
+func (t *PlannedTime) measure(ctx context.Context, p *pool, samplers []*sampler, most int) (step, look float64, err error) {
+	wholes, tooks := make([]time.Duration, p.size), make([]time.Duration, p.size)
+	timed := func(m int, f func(net *network, images []float32, m int) error) (whole, took time.Duration, err error) {
 		err = p.everyDevice(ctx, func(d *device) error {
 			side := d.net.arch.Resolution
 			images := d.scratch(m * 3 * side * side)
 			for i := range images {
 				images[i] = float32(i%255) / 255
 			}
+			samplers[d.id].begin()
+			defer func() { tooks[d.id], wholes[d.id] = samplers[d.id].end() }()
 			return f(d.net, images, m)
 		})
-		return time.Since(start).Seconds() / float64(m), err
+		return slices.Max(wholes), slices.Max(tooks), err
 	}
 	t.Images = 1
-	if step, err = timed(1, trainOn); err != nil {
+	trained, took, err := timed(1, trainOn)
+	if err != nil {
 		return 0, 0, err
 	}
-	if t.Cold = step >= measureEnough.Seconds(); !t.Cold {
-		t.Images = min(max(int(measureBudget.Seconds()/step), 1), most)
-		if step, err = timed(t.Images, trainOn); err != nil {
+	if fit := min(int(measureBudget/max(took, 1)), most); fit > 1 {
+		for _, s := range samplers {
+			s.forget()
+		}
+		t.Images = fit
+		if trained, took, err = timed(fit, trainOn); err != nil {
 			return 0, 0, err
 		}
 	}
-	look, err = timed(t.Images, judge)
-	return step, look, err
+	t.Computed = min(1, float64(took)/float64(trained))
+	judged, _, err := timed(t.Images, judge)
+	return trained.Seconds() / float64(t.Images), judged.Seconds() / float64(t.Images), err
 }
 
 // trainOn is a training step on m images.

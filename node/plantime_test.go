@@ -38,7 +38,7 @@ func checkTime(t *testing.T, r *PlanReport, standIn bool) {
 	t.Helper()
 	x := r.Time
 	if x == nil || x.Training <= 0 || x.Evaluation <= 0 || x.TrainImagesPerSecond <= 0 || x.EvalImagesPerSecond <= 0 || x.Images < 1 ||
-		x.Devices != 1 || x.StandIn != standIn {
+		!(x.Computed > 0 && x.Computed <= 1) || x.Devices != 1 || x.StandIn != standIn {
 		t.Fatalf("time %+v, problems %q", x, r.Problems)
 	}
 	// One device trains on every image of every epoch.

@@ -84,8 +84,8 @@ func printTime(line func(name, format string, args ...any), p *node.PlanReport) 
 	}
 	line("", "measured now, %s%d made-up images on each of %d devices at once: %.2f images/s in training, %.2f in evaluation, each", weights,
 		t.Images, t.Devices, t.TrainImagesPerSecond, t.EvalImagesPerSecond)
-	if t.Cold {
-		line("", "from the first image, with all that is set up for it, so it is an upper bound")
+	if t.Computed < 0.95 {
+		line("", "%.0f %% of a step was computed; the rest is more of the same, block after block, and was counted", 100*t.Computed)
 	}
 	line("", "without decoding, all-reduce, updates, text features and a probe's solving")
 }

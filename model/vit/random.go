@@ -10,7 +10,12 @@ import (
 
 // Random returns a backbone with made-up weights: the same for the same seed. It computes at the cost and within the ranges of a
 // real one, which serves benchmarks, fingerprints and tests. Eps 0 means the family's; the activation is the family's.
-func Random(a Arch, seed uint64) (*Weights, error) {
+func Random(a Arch, seed uint64) (*Weights, error) { return random(a, seed, false) }
+
+// Repeated is Random but for its blocks, which share the values of the first one: quick to make and small, to measure with.
+func Repeated(a Arch, seed uint64) (*Weights, error) { return random(a, seed, true) }
+
+func random(a Arch, seed uint64, repeat bool) (*Weights, error) {
 	if a.Family != CLIP && a.Family != Timm {
 		return nil, fmt.Errorf("vit: unknown family %q", a.Family)
 	}
@@ -38,7 +43,14 @@ func Random(a Arch, seed uint64) (*Weights, error) {
 	}
 	for i := range w.blocks {
 		for p, dims := range blockShapes(a.Width, a.MLP) {
-			w.blocks[i][p] = fill(n.block(i, Part(p))[0], n.parts[p][0], isGain(Part(p)), dims)
+			name := n.block(i, Part(p))[0]
+			if repeat && i > 0 {
+				again := *w.blocks[0][p]
+				again.Name, again.Sources = name, []string{name}
+				w.blocks[i][p] = &again
+				continue
+			}
+			w.blocks[i][p] = fill(name, n.parts[p][0], isGain(Part(p)), dims)
 		}
 	}
 	w.digest = sync.OnceValue(w.computeDigest)
