@@ -1,6 +1,5 @@
-// Package metrics turns predictions into the figures that long-tailed learning is judged by. It works on
-// counts by class, which are integers and add up in any order, so that nodes which have each seen
-// a part of the test set can sum their counts and all arrive at the same figures.
+// Package metrics turns predictions into the figures that long-tailed learning is judged by. It works on counts by class, which are
+// integers and add up in any order, so the figures depend on the predictions alone.
 package metrics
 
 import (
@@ -78,10 +77,6 @@ func (c *Counts) Add(label, prediction int) error {
 	}
 	return nil
 }
-
-// Values returns the 3 × classes numbers themselves, to be summed element by element with those of
-// others: what is written to it is counted.
-func (c *Counts) Values() []int64 { return c.values }
 
 // Samples returns how many samples have been counted.
 func (c *Counts) Samples() int64 { return sum(c.total()) }

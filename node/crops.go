@@ -2,7 +2,8 @@ package node
 
 // averageCrops computes the logits [m, classes] of m samples from those of their crops, images [m, crops, 3, R, R], into out: the mean,
 // added in the order of the crops in float64 and rounded once. logits computes those of n images; it is asked for at most chunk of them at
-// a time, so that what it needs for them does not grow with the number of crops.
+// a time, so that what it needs for them does not grow with the number of crops. The last bits depend on chunk, for those of a product depend on
+// its number of rows: it must not depend on nodes or devices.
 func averageCrops(images []float32, m, crops, chunk, classes int, logits func(images []float32, n int, out []float32) error, out []float32) error {
 	if crops == 1 && m <= chunk {
 		return logits(images, m, out)

@@ -11,7 +11,8 @@ import (
 )
 
 // sweep visits every sample of a data set once, in micro-batches that are dealt to all members: for head initialisation and
-// evaluation. Which member and device computes a micro-batch cannot matter, as in a step.
+// evaluation. Which member and device computes a micro-batch cannot matter, as in a step: the cut into micro-batches, on which the last bits of a
+// product depend by its number of rows, is the config's alone.
 type sweep struct {
 	loader  *sharding.Loader
 	only    []int // the samples to visit; nil: all

@@ -11,14 +11,12 @@ import (
 	"lift/model/checkpoint/pickle"
 )
 
-// cifarGlobals are what NumPy's arrays name, under old and new names, and what Python 3 makes of
-// Python 2's strings. Nothing is run.
+// cifarGlobals are what NumPy's arrays name, under old and new names. Nothing is run.
 var cifarGlobals = map[pickle.Global]bool{
 	{Module: "numpy.core.multiarray", Name: "_reconstruct"}:  true,
 	{Module: "numpy._core.multiarray", Name: "_reconstruct"}: true,
 	{Module: "numpy", Name: "ndarray"}:                       true,
 	{Module: "numpy", Name: "dtype"}:                         true,
-	{Module: "_codecs", Name: "encode"}:                      true,
 }
 
 // loadCIFARPickle reads one of the Python version's files: a dict.
@@ -138,30 +136,13 @@ func numpyArray(value pickle.Value) (shape []int64, kind string, columnsFirst bo
 	return shape, kind, columnsFirst, data, err
 }
 
-// pickledBytes returns bytes: Python 2's str, Python 3's bytes, or those as Python 3 writes them for Python 2, as a
-// text of Latin-1.
+// pickledBytes returns bytes: Python 2's str, or Python 3's bytes in either of the ways that it writes them.
 func pickledBytes(value pickle.Value) ([]byte, error) {
 	switch v := value.(type) {
 	case []byte:
 		return v, nil
 	case string:
 		return []byte(v), nil
-	case *pickle.Object:
-		if v.Class.Name != "encode" || v.Args == nil || len(v.Args.Items) == 0 {
-			break
-		}
-		text, ok := v.Args.Items[0].(string)
-		if !ok {
-			break
-		}
-		data := make([]byte, 0, len(text))
-		for _, r := range text {
-			if r > 255 {
-				return nil, errors.New("a text of other than bytes")
-			}
-			data = append(data, byte(r))
-		}
-		return data, nil
 	}
 	return nil, fmt.Errorf("%s, where bytes must be", pickle.Describe(value))
 }

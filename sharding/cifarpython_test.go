@@ -1,6 +1,7 @@
 package sharding
 
 import (
+	"bytes"
 	"encoding/binary"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,30 @@ func TestOpenCIFARPython(t *testing.T) {
 		if other, err := sourceDigest(b); err != nil || one != other || d.Digest() != b.Digest() {
 			t.Errorf("the versions differ: %x and %x, %v", one, other, err)
 		}
+	}
+}
+
+// Python 3 writes bytes for Python 2 as a call that encodes a text.
+func TestBytesOfPython3ForPython2(t *testing.T) {
+	image := cifarImage(3)
+	text := make([]rune, len(image))
+	for i, v := range image {
+		text[i] = rune(v)
+	}
+	p := new(pickler).op("\x80\x02}(").text("fine_labels").op("]").number(5).op("a").text("data")
+	p.op("cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n").number(0).op("\x85").text("b").op("\x87R")
+	p.op("(").number(1).number(1).number(cifarPixels).op("\x86cnumpy\ndtype\n").text("u1").number(0).number(1).op("\x87R\x89")
+	p.op("c_codecs\nencode\nX")
+	binary.Write(p, binary.LittleEndian, uint32(len(string(text))))
+	p.op(string(text)).text("latin1").op("\x86Rtbu.")
+	file := filepath.Join(t.TempDir(), "train")
+	writeFile(t, file, []byte(p.String()))
+	store, labels, err := readCIFARPython(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(store.data, image) || len(labels) != 1 || labels[0] != 5 {
+		t.Errorf("labels %v, or other pixels than were written", labels)
 	}
 }
 
