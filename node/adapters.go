@@ -49,12 +49,13 @@ func backboneDigest(w *vit.Weights) string {
 // adapters is an open file of trained parameters: a run's adapters.safetensors or the reference's checkpoint.pth.tar, which its content
 // tells apart. Both name the tensors tuner.… and head.…; the file must stay open while they are read.
 type adapters struct {
-	path    string
-	file    *checkpoint.File
-	classes int                      // read off the head
-	trained []checkpoint.NamedTensor // of the tuner and the head
-	masks   map[string][]byte        // of masked layers, by the masked tensor's name: 1 where it is trained; nil: there are none
-	meta    map[string]string        // nil: no run of ours made them
+	path     string
+	file     *checkpoint.File
+	classes  int                      // read off the head
+	trained  []checkpoint.NamedTensor // of the tuner and the head
+	masks    map[string][]byte        // of masked layers, by the masked tensor's name: 1 where it is trained; nil: there are none
+	maskFile string                   // the file that they came from
+	meta     map[string]string        // nil: no run of ours made them
 }
 
 // openAdapters opens the file at path. It must hold a head and nothing but a tuner, a head and masks. The masks may come from another file,
@@ -64,7 +65,7 @@ func openAdapters(path, masks string) (*adapters, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adapters: %w", err)
 	}
-	a := &adapters{path: path, file: f, meta: f.Metadata()}
+	a := &adapters{path: path, file: f, maskFile: path, meta: f.Metadata()}
 	err = a.sort()
 	if err == nil && masks != "" {
 		err = a.takeMasks(masks)
@@ -138,6 +139,7 @@ func (a *adapters) takeMasks(path string) error {
 		return fmt.Errorf("masks: %w", err)
 	}
 	defer f.Close()
+	a.maskFile = path
 	if a.masks, err = readMasks(f); err != nil {
 		return err
 	}
@@ -174,7 +176,7 @@ func (a *adapters) masksFor(cfg *configs.Config) (map[string]peft.Mask, error) {
 	if a.masks != nil {
 		masks, err := masksOf(a.masks)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", a.path, err)
+			return nil, fmt.Errorf("%s: %w", a.maskFile, err)
 		}
 		return masks, nil
 	}

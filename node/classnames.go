@@ -27,14 +27,17 @@ func (f *runFiles) writeClassNames(names []string) error {
 	})
 }
 
-// runClassNames are the names of the classes that adapters tell: those that their run wrote beside them, else those of data.classnames, else
-// numbers.
+// runClassNames are the names of the classes that adapters tell: those that their run wrote beside them, else those in run.dir if they are as
+// many, else those of data.classnames, else numbers.
 func runClassNames(cfg *configs.Config, adapters string, classes int) ([]string, error) {
-	beside := filepath.Join(filepath.Dir(adapters), classnamesFile)
-	for _, file := range []struct{ path, category string }{{beside, ""}, {cfg.Data.Classnames, cfg.Data.Category}} {
+	beside, run := filepath.Join(filepath.Dir(adapters), classnamesFile), filepath.Join(cfg.Run.Dir, classnamesFile)
+	for _, file := range []struct{ path, category string }{{beside, ""}, {run, ""}, {cfg.Data.Classnames, cfg.Data.Category}} {
 		names, err := sharding.ReadClassnames(file.path, file.category)
-		if file.path == beside && errors.Is(err, fs.ErrNotExist) {
+		if (file.path == beside || file.path == run) && errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		if file.path == run && run != beside && len(names) != classes {
+			continue // of other adapters
 		}
 		if err != nil {
 			return nil, err

@@ -140,6 +140,8 @@ func TestMasksComeAlong(t *testing.T) {
 		}
 		in.Masks = adapters
 		mustSay(t, Export(t.Context(), other, in), "holds no masks")
+		in.Masks, in.Adapters = masks, trainedFile(t, mustParse(t, cfg, "peft."+method+"=false", "peft.lora=true"), nil)
+		mustSay(t, Export(t.Context(), mustParse(t, cfg, "peft."+method+"=false", "peft.lora=true"), in), masks, "no layer that is masked here")
 	}
 }
 

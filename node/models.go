@@ -57,9 +57,26 @@ func FindModel(name string) (Model, error) {
 	return Model{}, fmt.Errorf("there is no model %q; there are %q", name, names)
 }
 
+// maxRandomValues bounds what WriteRandom makes in memory: 8 GiB of float32, four times the largest published model and more.
+const maxRandomValues = 1 << 31
+
+// values is about how many numbers the model has. It is no integer, for sizes from a command line may have any product.
+func (m Model) values() float64 {
+	blocks := func(layers, width, mlp int) float64 {
+		return float64(layers) * float64(width) * (4*float64(width) + 2*float64(mlp))
+	}
+	side := float64(m.Resolution) / float64(m.Patch)
+	image := blocks(m.Layers, m.Width, m.MLP) + float64(m.Width)*(side*side+3*float64(m.Patch)*float64(m.Patch))
+	words := blocks(m.Text.Layers, m.Text.Width, m.Text.MLP) + float64(m.Text.Width)*(float64(m.Text.Vocabulary)+float64(m.Text.Context))
+	return image + words + float64(m.Text.Embed)*(float64(m.Width)+float64(m.Text.Width))
+}
+
 // WriteRandom writes a model with made-up weights, in the layout of the real one: the same bytes for the same seed. They serve to try things where no
 // weights can be had.
 func WriteRandom(out string, m Model, seed uint64, as checkpoint.DType) (*Converted, error) {
+	if n := m.values(); n > maxRandomValues {
+		return nil, fmt.Errorf("%s of these sizes is too large to be made up: %.3g billion values, of at most %.3g", m.Name, n/1e9, maxRandomValues/1e9)
+	}
 	var set weightSet
 	var err error
 	if set.image, err = vit.Random(m.Arch, seed); err != nil {

@@ -154,7 +154,11 @@ func (b *workbench) makeParams(classes int, counts []int) (err error) {
 			return err
 		}
 	}
-	if b.params, err = newParams(b.options); err != nil || b.adapters == nil {
+	b.params, err = newParams(b.options)
+	switch {
+	case err != nil && b.options.Masks != nil:
+		return fmt.Errorf("with the masks of %s: %w", b.adapters.maskFile, err)
+	case err != nil || b.adapters == nil:
 		return err
 	}
 	return b.adapters.load(b)

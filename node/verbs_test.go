@@ -107,6 +107,11 @@ func TestPredictNames(t *testing.T) {
 	check("a", "b c", "d")
 	_, err := runClassNames(cfg, adapters, 4)
 	mustSay(t, err, "names 3 classes", "has 4")
+	// Adapters from elsewhere, of the run that is named.
+	cfg.Run.Dir, adapters = dir, filepath.Join(t.TempDir(), "checkpoint.pth.tar")
+	check("a", "b c", "d")
+	write(classnamesFile, "a\nb\n")
+	check("zero", "one", "more")
 }
 
 func TestPredictBadInput(t *testing.T) {

@@ -35,7 +35,8 @@ func readNaming(path, category string) (*naming, error) {
 	if err != nil {
 		return nil, fmt.Errorf("class names: %w", err)
 	}
-	if first := bytes.TrimLeft(data, " \t\r\n\ufeff"); len(first) > 0 && (first[0] == '[' || first[0] == '{') {
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // the mark that some editors put first is no name
+	if first := bytes.TrimLeft(data, " \t\r\n"); len(first) > 0 && (first[0] == '[' || first[0] == '{') {
 		ranks, err := parseTaxonomy(bytes.NewReader(data), category)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)

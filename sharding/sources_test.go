@@ -27,6 +27,7 @@ func TestClassnamesOfLists(t *testing.T) {
 		"n01 tench\nn02 great white shark\nn03 hen\n": "tench|great white shark|hen",
 		"tench\ngreat white shark\nhen\n":             "tench|great white shark|hen",
 		"n01 n01\nn02 n02\nn03\n":                     "n01|n02|n03",
+		"\ufefftench\r\ngreat white shark\r\nhen":     "tench|great white shark|hen",
 		"n0 tench\nn great white shark\nhen of n09\n": "n0 tench|n great white shark|hen of n09",
 	} {
 		d := openTestSet(t, Source{Format: "list", Path: list, Classnames: write(t, "classnames.txt", text)})

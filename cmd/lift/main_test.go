@@ -66,10 +66,12 @@ func TestUsageErrors(t *testing.T) {
 		{"predict x.png --run nowhere", []string{"nowhere"}},
 		{"predict x.png --classes a --template {}", []string{"--classes, --template", "--zero-shot only"}},
 		{"predict x.png --zero-shot", []string{"which classes", "--classes-file"}},
-		{"predict x.png --zero-shot --classes a --classes-file b", []string{"which classes"}},
+		{"predict x.png --zero-shot --classes a --classes-file b", []string{"--classes and --classes-file", "one of them"}},
 		{"predict x.png --zero-shot --classes a,,b --backbone x.pt", []string{"without a name"}},
 		{"predict x.png --zero-shot --classes a --backbone nowhere.yaml", []string{"--backbone nowhere.yaml"}},
 		{"eval configs/quickstart.yaml --zero-shot --adapters x", []string{"--zero-shot takes no --adapters"}},
+		{"weights", []string{"lift weights: it takes one of inspect, convert"}},
+		{"weights pul", []string{"lift weights pul: it takes one of", "did you mean pull"}},
 		{"weights inspect", []string{"which file"}},
 		{"weights inspect a b", []string{`"b"`}},
 		{"weights pull", []string{"which model", "openai/clip-vit-base-patch16"}},
@@ -118,6 +120,13 @@ func TestHelp(t *testing.T) {
 		}
 		if strings.Contains(v.args, "CONFIG") && v.name == "train" && !strings.Contains(stdout.String(), "--nodes N") {
 			t.Errorf("train --help lacks --nodes:\n%s", &stdout)
+		}
+	}
+	for _, args := range []string{"weights --help", "help weights", "weights -h"} {
+		var stdout, stderr bytes.Buffer
+		if code := run(strings.Fields(args), &stdout, &stderr); code != exitOK || !strings.Contains(stdout.String(), "lift weights convert ") ||
+			strings.Contains(stdout.String(), "lift train") {
+			t.Errorf("%s: status %d, says\n%s%s", args, code, &stdout, &stderr)
 		}
 	}
 	var list, help bytes.Buffer

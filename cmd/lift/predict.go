@@ -42,6 +42,7 @@ var predictVerb = verb{
 			if err != nil {
 				return err
 			}
+			cfg.Run.Dir = *run // wherever it was when it was trained
 			var predictions []node.Prediction
 			if zs.on {
 				var o node.ZeroShot
@@ -100,7 +101,9 @@ func (z *zeroShot) check(f *flag.FlagSet) error {
 	switch {
 	case !z.on && len(stray) > 0:
 		return usagef("%s: for --zero-shot only", strings.Join(stray, ", "))
-	case z.on && (z.classes == "") == (z.classesFile == ""):
+	case z.classes != "" && z.classesFile != "":
+		return usagef("--classes and --classes-file: give one of them")
+	case z.on && z.classes == "" && z.classesFile == "":
 		return usagef("--zero-shot: which classes? Give --classes a,b,c or --classes-file FILE")
 	}
 	return nil

@@ -40,17 +40,22 @@ func verbs() []verb {
 		weightsInspectVerb, weightsConvertVerb, weightsInitVerb, weightsPullVerb, shardPackVerb, shardVerifyVerb, shardInspectVerb, versionVerb}
 }
 
+var helpFlags = []string{"-h", "-help", "--help"}
+
 func dispatch(args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
 		printVerbs(stderr)
 		return usagef("which verb?")
 	}
-	if slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
+	if slices.Contains(helpFlags, args[0]) || args[0] == "help" {
 		if len(args) == 1 {
 			printVerbs(stdout)
 			return nil
 		}
 		args = append(slices.Clone(args[1:]), "--help")
+	}
+	if len(args) == 2 && slices.Contains(helpFlags, args[1]) && printGroup(stdout, args[0]) {
+		return nil
 	}
 	v, rest, err := findVerb(args)
 	if err != nil {
@@ -93,11 +98,11 @@ func findVerb(args []string) (verb, []string, error) {
 		}
 	}
 	if len(seconds) > 0 {
-		given := ""
+		said, meant := args[0], ""
 		if len(args) > 1 {
-			given = args[1]
+			said, meant = said+" "+args[1], didYouMean(args[1], seconds, "")
 		}
-		return verb{}, nil, usagef("lift %s %s: it takes one of %s%s", args[0], given, strings.Join(seconds, ", "), didYouMean(given, seconds, ""))
+		return verb{}, nil, usagef("lift %s: it takes one of %s%s", said, strings.Join(seconds, ", "), meant)
 	}
 	return verb{}, nil, usagef("unknown verb %q%s; lift help lists the verbs", args[0], didYouMean(args[0], firsts, ""))
 }
@@ -147,6 +152,18 @@ func printVerbs(w io.Writer) {
 		}
 	}
 	fmt.Fprint(w, "\nlift VERB --help tells more. Exit status: 0 done, 1 failed or stopped, 2 wrong command line or config.\n")
+}
+
+// printGroup lists the verbs of two words that begin with first, and says whether there are any.
+func printGroup(w io.Writer, first string) bool {
+	found := false
+	for _, v := range verbs() {
+		if strings.HasPrefix(v.name, first+" ") {
+			fmt.Fprintf(w, "lift %s %s\n    %s\n", v.name, v.args, v.about)
+			found = true
+		}
+	}
+	return found
 }
 
 func printHelp(w io.Writer, v verb, f *flag.FlagSet) {

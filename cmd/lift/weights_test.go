@@ -160,5 +160,13 @@ func TestWeightsUsage(t *testing.T) {
 	} {
 		contains(t, lift(t, exitUsage, strings.Fields(args)...), want...)
 	}
-	contains(t, lift(t, exitFailed, "weights", "init", "ViT-B/16", filepath.Join(t.TempDir(), "x"), "--heads", "7"), "no such transformer")
+	out := filepath.Join(t.TempDir(), "x")
+	contains(t, lift(t, exitFailed, "weights", "init", "ViT-B/16", out, "--heads", "7"), "no such transformer", "a multiple of its heads")
+	// What no memory holds is refused before any of it is made.
+	for _, flag := range []string{"--width", "--layers", "--resolution", "--text-width", "--text-layers", "--vocabulary", "--embed"} {
+		contains(t, lift(t, exitFailed, "weights", "init", "ViT-B/32", out, flag, "4000000000000000000"), "too large", "billion values")
+	}
+	if _, err := os.Stat(out); err == nil {
+		t.Error("a file was written")
+	}
 }

@@ -275,3 +275,15 @@ func TestReplaceKeepsTheOldFileWhenTheDiskIsFull(t *testing.T) {
 		t.Errorf("the file now holds %q", b)
 	}
 }
+
+// What took an hour to compute must not fail at the last rename: a directory is refused before anything is written.
+func TestReplaceRefusesADirectoryAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	err := Replace(dir, func(io.Writer) error {
+		t.Error("it was written")
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), dir+": it is a directory; give the name of a file") {
+		t.Errorf("got %v", err)
+	}
+}

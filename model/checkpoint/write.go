@@ -96,6 +96,9 @@ func encodeHeader(meta map[string]string, tensors []NamedTensor) ([]byte, []Name
 // beside it, synced, renamed over it, and the directory synced. If anything fails, path
 // stays as it was and the temporary file is removed. Missing directories are made.
 func Replace(path string, write func(w io.Writer) error) (err error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("cannot write %s: it is a directory; give the name of a file", path)
+	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)

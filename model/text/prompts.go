@@ -1,11 +1,15 @@
 package text
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // DefaultTemplate is the prompt that LIFT makes of a class name.
@@ -37,15 +41,18 @@ func TemplatePrompts(names, templates []string) ([][]string, error) {
 // DescriptorPrompts are the descriptors of each class: [C][descriptors of the class]. A class is looked up by its name, and then with spaces for
 // underscores.
 func DescriptorPrompts(names []string, descriptors map[string][]string) ([][]string, error) {
-	bySpaced := make(map[string][]string, len(descriptors))
-	for name, d := range descriptors {
-		bySpaced[spaced(name)] = d
+	spellings := make(map[string][]string, len(descriptors))
+	for _, name := range slices.Sorted(maps.Keys(descriptors)) {
+		spellings[spaced(name)] = append(spellings[spaced(name)], name)
 	}
 	prompts := make([][]string, len(names))
 	for c, name := range names {
 		texts := descriptors[name]
-		if texts == nil {
-			texts = bySpaced[spaced(name)]
+		if like := spellings[spaced(name)]; texts == nil && len(like) > 0 {
+			if len(like) > 1 {
+				return nil, fmt.Errorf("class %d, %q, may be %q and %q: keep one of them", c, name, like[0], like[1])
+			}
+			texts = descriptors[like[0]]
 		}
 		if len(texts) == 0 {
 			return nil, fmt.Errorf("class %d, %q, has no descriptors", c, name)
@@ -100,5 +107,8 @@ func readPromptFile(path string) ([]byte, error) {
 	if len(b) > maxPromptFile {
 		return nil, fmt.Errorf("%s is over %d MiB", path, maxPromptFile>>20)
 	}
-	return b, nil
+	if !utf8.Valid(b) {
+		return nil, fmt.Errorf("%s is not UTF-8: save it as UTF-8", path)
+	}
+	return bytes.TrimPrefix(b, []byte("\ufeff")), nil // the mark that some editors put first is no text
 }

@@ -41,6 +41,20 @@ func TestDescriptorPrompts(t *testing.T) {
 	}
 }
 
+// Which of two entries is meant must not depend on the order of a map: every node would make prompts of its own.
+func TestDescriptorsOfTwoSpellings(t *testing.T) {
+	d := map[string][]string{"night_snake_a": {"1"}, "night snake_a": {"2"}}
+	if got, err := DescriptorPrompts([]string{"night snake_a"}, d); err != nil || !slices.Equal(got[0], []string{"2"}) {
+		t.Errorf("the name itself: %q, %v", got, err)
+	}
+	for range 20 {
+		_, err := DescriptorPrompts([]string{"night snake a"}, d)
+		if err == nil || !strings.Contains(err.Error(), `"night snake_a" and "night_snake_a"`) {
+			t.Fatalf("neither spelling is the name: %v", err)
+		}
+	}
+}
+
 func TestPromptFiles(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -53,6 +67,13 @@ func TestPromptFiles(t *testing.T) {
 	templates, err := ReadTemplates(write("t", "a {}.\n\n  the {}  \r\n{}"))
 	if err != nil || !slices.Equal(templates, []string{"a {}.", "the {}", "{}"}) {
 		t.Errorf("%q, %v", templates, err)
+	}
+	marked, err := ReadTemplates(write("t", "\ufeffa {}."))
+	if err != nil || !slices.Equal(marked, []string{"a {}."}) {
+		t.Errorf("with a byte order mark: %q, %v", marked, err)
+	}
+	if _, err := ReadTemplates(write("t", "a\xff {}")); err == nil || !strings.Contains(err.Error(), "UTF-8") {
+		t.Errorf("templates that are not UTF-8: %v", err)
 	}
 	d, err := ReadDescriptors(write("d", `{"cat": ["tail", "ears"]}`))
 	if err != nil || !slices.Equal(d["cat"], []string{"tail", "ears"}) {

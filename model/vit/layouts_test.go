@@ -263,8 +263,8 @@ func TestResizedSharesTheRest(t *testing.T) {
 			t.Errorf("%s: shared is %v", x.Name, shared)
 		}
 	}
-	for _, bad := range []int{0, -4, 3, 22} {
-		if _, err := w.Resized(bad); err == nil || !strings.Contains(err.Error(), "patches of 4") {
+	for bad, nearest := range map[int]string{0: "nearest is 4", -4: "nearest is 4", 3: "nearest is 4", 22: "nearest are 20 and 24"} {
+		if _, err := w.Resized(bad); err == nil || !strings.Contains(err.Error(), "patches of 4") || !strings.Contains(err.Error(), nearest) {
 			t.Errorf("to %d: %v", bad, err)
 		}
 	}

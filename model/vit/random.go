@@ -21,7 +21,7 @@ func random(a Arch, seed uint64, repeat bool) (*Weights, error) {
 	}
 	if a.Width < 1 || a.Layers < 1 || a.Heads < 1 || a.MLP < 1 || a.Patch < 1 || a.Width%a.Heads != 0 || a.Resolution < a.Patch ||
 		a.Resolution%a.Patch != 0 {
-		return nil, fmt.Errorf("vit: no such transformer: %v", a)
+		return nil, fmt.Errorf("vit: no such transformer: %v; its width must be a multiple of its heads, and its resolution of its patch", a)
 	}
 	if a.Eps == 0 {
 		a.Eps = a.Family.epsilon()

@@ -15,8 +15,11 @@ func (w *Weights) Resized(resolution int) (*Weights, error) {
 		return w, nil
 	}
 	if resolution < a.Patch || resolution%a.Patch != 0 {
-		return nil, fmt.Errorf("a resolution of %d is no multiple of the backbone's patches of %d pixels; the nearest are %d and %d",
-			resolution, a.Patch, max(a.Patch, resolution/a.Patch*a.Patch), (resolution/a.Patch+1)*a.Patch)
+		nearest := fmt.Sprintf("nearest is %d", a.Patch)
+		if below := resolution / a.Patch * a.Patch; below > 0 {
+			nearest = fmt.Sprintf("nearest are %d and %d", below, below+a.Patch)
+		}
+		return nil, fmt.Errorf("a resolution of %d is no multiple of the backbone's patches of %d pixels; the %s", resolution, a.Patch, nearest)
 	}
 	resized := *w
 	resized.arch.Resolution = resolution
