@@ -37,10 +37,10 @@ type Row struct {
 
 // Figures are accuracies in percent; nil: not known.
 type Figures struct {
-	All    *float64 `yaml:"all"`
-	Many   *float64 `yaml:"many"`
-	Medium *float64 `yaml:"medium"`
-	Few    *float64 `yaml:"few"`
+	All    *float64 `yaml:"all" json:"all"`
+	Many   *float64 `yaml:"many" json:"many"`
+	Medium *float64 `yaml:"medium" json:"medium"`
+	Few    *float64 `yaml:"few" json:"few"`
 }
 
 // RowData is what a row's data are, and where a person gets them.

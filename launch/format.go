@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"lift/configs"
 )
 
 // progressLine is what the live line shows.
@@ -81,16 +83,11 @@ func duration(seconds float64) string {
 
 // summary is what the table needs of a run's summary.json.
 type summary struct {
-	Accuracy struct {
-		All    *float64 `json:"all"`
-		Many   *float64 `json:"many"`
-		Medium *float64 `json:"medium"`
-		Few    *float64 `json:"few"`
-	} `json:"accuracy"`
-	AdaptersSHA256 string  `json:"adapters_sha256"`
-	Steps          uint64  `json:"steps"`
-	Images         uint64  `json:"images"`
-	ImagesPerSec   float64 `json:"images_per_second"`
+	Accuracy       configs.Figures `json:"accuracy"`
+	AdaptersSHA256 string          `json:"adapters_sha256"`
+	Steps          uint64          `json:"steps"`
+	Images         uint64          `json:"images"`
+	ImagesPerSec   float64         `json:"images_per_second"`
 	Seconds        struct {
 		Total float64 `json:"total"`
 	} `json:"seconds"`

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -149,13 +148,7 @@ func transposed(t checkpoint.NamedTensor) (checkpoint.NamedTensor, error) {
 		return t, err
 	}
 	rows, columns := t.Shape[0], t.Shape[1]
-	out := make([]float32, len(values))
-	for i := range rows {
-		for j := range columns {
-			out[j*rows+i] = values[i*columns+j]
-		}
-	}
-	return checkpoint.Float32Tensor(t.Name, []int{columns, rows}, out), nil
+	return checkpoint.Float32Tensor(t.Name, []int{columns, rows}, vit.Transposed(values, columns)), nil
 }
 
 // writeHead writes the head beside what has no place for it. Its metadata says how it classifies.
@@ -171,11 +164,4 @@ func writeHead(b *workbench, dir string) error {
 		meta["scale"] = fmt.Sprint(b.cfg.Head.Scale)
 	}
 	return checkpoint.WriteSafetensors(filepath.Join(dir, headFile), meta, head)
-}
-
-func writeBytes(path string, content []byte) error {
-	return checkpoint.Replace(path, func(w io.Writer) error {
-		_, err := w.Write(content)
-		return err
-	})
 }

@@ -20,7 +20,7 @@ type Model struct {
 
 // clipText is the text tower of OpenAI's models of that width.
 func clipText(width, embed int) text.Arch {
-	return text.Arch{Width: width, Layers: 12, Heads: width / 64, MLP: 4 * width, Vocabulary: 49408, Context: 77, Embed: embed}
+	return text.Arch{Width: width, Layers: 12, Heads: width / vit.HeadWidth, MLP: 4 * width, Vocabulary: 49408, Context: 77, Embed: embed}
 }
 
 // Models are the backbones that lift is made for, by OpenAI's names and timm's.
@@ -38,7 +38,7 @@ var Models = []Model{
 }
 
 func published(f vit.Family, width, layers, patch, resolution int) vit.Arch {
-	return vit.Arch{Family: f, Width: width, Layers: layers, Heads: width / 64, MLP: 4 * width, Patch: patch, Resolution: resolution}
+	return vit.Arch{Family: f, Width: width, Layers: layers, Heads: width / vit.HeadWidth, MLP: 4 * width, Patch: patch, Resolution: resolution}
 }
 
 // FindModel returns the published model of that name.

@@ -73,9 +73,6 @@ func newNetwork(dev tensor.Device, o networkOptions, ps *paramSet) (*network, er
 		p.Value = tensor.FromF32(ps.Values(i), p.dims...)
 		n.index[p.Param] = i
 	}
-	frozen := func(t *vit.Tensor) *autograd.Param {
-		return &autograd.Param{Name: t.Name, Value: tensor.FromF32(t.Values, t.Dims...)}
-	}
 	n.plain = vit.NewModel(o.Weights, frozen)
 	n.model = vit.NewModel(o.Weights, func(t *vit.Tensor) *autograd.Param {
 		if p := tuner.Replaced[t]; p != nil {
@@ -185,3 +182,8 @@ func (n *network) Seconds() networkSeconds { return n.seconds }
 
 // Close frees the network's device memory.
 func (n *network) Close() { n.tape.Close() }
+
+// frozen is a parameter that shares a weight's memory and is not trained.
+func frozen(t *vit.Tensor) *autograd.Param {
+	return &autograd.Param{Name: t.Name, Value: tensor.FromF32(t.Values, t.Dims...)}
+}

@@ -36,11 +36,7 @@ func openRunFiles(cfg *configs.Config, classes []string) (*runFiles, error) {
 	if err := removePartial(dir); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
-	write := func(w io.Writer) error {
-		_, err := w.Write(cfg.YAML())
-		return err
-	}
-	if err := checkpoint.Replace(filepath.Join(dir, configFile), write); err != nil {
+	if err := writeBytes(filepath.Join(dir, configFile), cfg.YAML()); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	if err := f.writeClassNames(classes); err != nil {
@@ -103,4 +99,12 @@ func fileDigest(path string) (string, error) {
 		return "", fmt.Errorf("reading %s: %w", path, err)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// writeBytes replaces the file at path by content, at once and durably.
+func writeBytes(path string, content []byte) error {
+	return checkpoint.Replace(path, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
 }

@@ -154,14 +154,15 @@ func (s *session) stopReason() (reason string, lost error) {
 	return s.reason, s.lost
 }
 
-// awaitReason gives the coordinator's word the time to arrive after another node's vote ended the steps, so that the first node that says it leaves, whose reason the
-// run is remembered by, is the one that wanted to.
-func (s *session) awaitReason(ctx context.Context) {
+// awaitStop gives the coordinator's word to stop the time to arrive, and says whether it did.
+func (s *session) awaitStop(ctx context.Context) bool {
 	patience, cancel := context.WithTimeout(ctx, ringPatience)
 	defer cancel()
 	select {
 	case <-s.quit:
+		return true
 	case <-patience.Done():
+		return false
 	}
 }
 

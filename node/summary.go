@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -123,11 +122,7 @@ func (t *trainer) writeResults(accuracy *metrics.Report, totals [][]int64) (endi
 		return ending{}, fmt.Errorf("encoding the summary: %w", err)
 	}
 	text = append(text, '\n')
-	err = checkpoint.Replace(filepath.Join(t.files.dir, summaryFile), func(w io.Writer) error {
-		_, err := w.Write(text)
-		return err
-	})
-	if err != nil {
+	if err := writeBytes(filepath.Join(t.files.dir, summaryFile), text); err != nil {
 		return ending{}, fmt.Errorf("the summary could not be written: %w", err)
 	}
 	return ending{complete: true, sha256: sum, summary: text}, nil

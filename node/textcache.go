@@ -3,13 +3,10 @@ package node
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 
@@ -56,10 +53,8 @@ func (c textCache) load(features []float32) bool {
 		c.log.Warn("kept text features are damaged, and are computed again", "file", c.path)
 		return false
 	}
-	for i := range features {
-		features[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[sha256.Size+4*i:]))
-	}
-	return true
+	kept := checkpoint.NamedTensor{Name: "features", DType: checkpoint.F32, Shape: []int{len(features)}, Data: b[sha256.Size:]}
+	return kept.CopyFloat32s(features) == nil // it has just that many
 }
 
 // save keeps features. That it cannot is worth a word and no more.
@@ -67,22 +62,9 @@ func (c textCache) save(features []float32) {
 	if c.path == "" {
 		return
 	}
-	body := bytesOf(features)
+	body := checkpoint.Float32Tensor("features", []int{len(features)}, features).Data
 	sum := sha256.Sum256(body)
-	err := checkpoint.Replace(c.path, func(w io.Writer) error {
-		_, err := w.Write(append(sum[:], body...))
-		return err
-	})
-	if err != nil {
+	if err := writeBytes(c.path, append(sum[:], body...)); err != nil {
 		c.log.Warn("text features could not be kept for the next run", "error", err)
 	}
-}
-
-// bytesOf are values as little-endian float32.
-func bytesOf(values []float32) []byte {
-	b := make([]byte, 0, 4*len(values))
-	for _, v := range values {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
-	}
-	return b
 }

@@ -32,7 +32,7 @@ func (t *trainer) textHead(ctx context.Context) error {
 // project sets out [C, D] to the directions of features [C, E] times the transposed projection.
 func (x *texts) project(ctx context.Context, p *pool, features, out []float32) error {
 	rows, d := len(x.prompts), x.projection.Dims[0]
-	w := &autograd.Param{Name: x.projection.Name, Value: tensor.FromF32(x.projection.Values, x.projection.Dims...)}
+	w := frozen(x.projection)
 	return p.each(ctx, (rows+projectRows-1)/projectRows, func(dev *device, i int) error {
 		from, to := i*projectRows, min((i+1)*projectRows, rows)
 		return dev.infer(out[from*d:to*d], func(t *autograd.Tape) *autograd.Var {

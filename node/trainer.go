@@ -109,7 +109,9 @@ func (t *trainer) run(ctx context.Context, g *liftpb.Generation) (ending, error)
 		return ending{}, err
 	}
 	if stopped {
-		t.session.awaitReason(ctx)
+		// Another node's vote may have come before any word of it. The first that says it leaves is whose reason the run is remembered by: let that be
+		// the node that wanted to.
+		t.session.awaitStop(ctx)
 		return ending{reason: t.session.reasonToLeave()}, nil
 	}
 	end, err := t.finish(ctx)
@@ -143,12 +145,9 @@ func (t *trainer) begin(ctx context.Context, g *liftpb.Generation) error {
 // first looks like a failure until the coordinator's word is here.
 func (t *trainer) leaving(ctx context.Context, err error) (ending, error) {
 	if isRingError(err) && ctx.Err() == nil {
-		patience, cancel := context.WithTimeout(ctx, ringPatience)
-		defer cancel()
-		select {
-		case <-t.session.quit:
+		if t.session.awaitStop(ctx) {
 			err = errLeaving
-		case <-patience.Done():
+		} else {
 			err = causeOf(ctx, err)
 		}
 	}

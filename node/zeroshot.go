@@ -35,9 +35,6 @@ type zeroShotWeights struct {
 }
 
 func newZeroShot(dev tensor.Device, w *zeroShotWeights) *zeroShot {
-	frozen := func(t *vit.Tensor) *autograd.Param {
-		return &autograd.Param{Name: t.Name, Value: tensor.FromF32(t.Values, t.Dims...)}
-	}
 	a := w.image.Arch()
 	return &zeroShot{
 		arch: a, tape: autograd.New(dev), model: vit.NewModel(w.image, frozen), scale: w.scale,
@@ -118,18 +115,9 @@ func (b *workbench) zeroShotWeights(ctx context.Context, x *texts) (*zeroShotWei
 		}
 	}
 	return &zeroShotWeights{
-		image: b.weights, project: columnsAsRows(x.projection.Values, x.width()), classes: features, embed: x.width(),
+		image: b.weights, project: vit.Transposed(x.projection.Values, x.width()), classes: features, embed: x.width(),
 		scale: float32(math.Exp(float64(x.weights.LogitScale()))),
 	}, nil
-}
-
-// columnsAsRows turns rows of n values round.
-func columnsAsRows(v []float32, n int) []float32 {
-	out := make([]float32, len(v))
-	for i, x := range v {
-		out[i%n*(len(v)/n)+i/n] = x
-	}
-	return out
 }
 
 // EvaluateZeroShot judges CLIP itself, untrained, on the configuration's evaluation split: its classes are the data's names in head.prompt. It runs on this

@@ -21,14 +21,11 @@ var cifarGlobals = map[pickle.Global]bool{
 
 // loadCIFARPickle reads one of the Python version's files: a dict.
 func loadCIFARPickle(file string) (*pickle.Dict, error) {
-	f, size, err := openRegular(file)
+	f, size, err := openBounded(file, maxCIFARBytes)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if size > maxCIFARBytes {
-		return nil, fmt.Errorf("%d bytes; the limit is %d", size, maxCIFARBytes)
-	}
 	const small = 64 << 20 // for labels and names, whose values take more than their bytes
 	value, err := pickle.Load(bufio.NewReaderSize(f, 1<<20), pickle.Options{
 		Allow: func(g pickle.Global) bool { return cifarGlobals[g] }, MaxSize: maxCIFARBytes, MaxMemory: 3*size + small,

@@ -127,14 +127,11 @@ func (a *annotations) taxonomy(src Source, names *naming) (*taxonomy, error) {
 
 // readAnnotations reads an annotation file.
 func readAnnotations(path string) (*annotations, error) {
-	f, size, err := openRegular(path)
+	f, _, err := openBounded(path, maxTextBytes)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if size > maxTextBytes {
-		return nil, fmt.Errorf("%s has %d bytes; the limit is %d", path, size, maxTextBytes)
-	}
 	a, err := parseAnnotations(bufio.NewReaderSize(f, 1<<20))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -21,16 +21,22 @@ func openRegular(path string) (*os.File, int64, error) {
 	return f, info.Size(), err
 }
 
+// openBounded is openRegular for a file of at most limit bytes.
+func openBounded(path string, limit int64) (*os.File, int64, error) {
+	f, size, err := openRegular(path)
+	if err == nil && size > limit {
+		err = errors.Join(fmt.Errorf("%s has %d bytes; the limit is %d", path, size, limit), f.Close())
+	}
+	return f, size, err
+}
+
 // readBounded reads a file of at most limit bytes.
 func readBounded(path string, limit int64) ([]byte, error) {
-	f, size, err := openRegular(path)
+	f, size, err := openBounded(path, limit)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if size > limit {
-		return nil, fmt.Errorf("%s has %d bytes; the limit is %d", path, size, limit)
-	}
 	data, err := readExactly(f, 0, int(size), nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -39,37 +39,26 @@ func TestExportOfARun(t *testing.T) {
 	finish(t, train(t, 1, 2, same))
 	out := t.TempDir()
 	checkpoint, imported := filepath.Join(out, "checkpoint.pth.tar"), filepath.Join(out, "imported.safetensors")
-	lift := func(want int, args ...string) string {
-		t.Helper()
-		var stdout, stderr bytes.Buffer
-		if code := run(args, &stdout, &stderr); code != want {
-			t.Fatalf("lift %s: status %d, want %d:\n%s", strings.Join(args, " "), code, want, &stderr)
-		}
-		if want != exitOK {
-			return stderr.String()
-		}
-		return stdout.String()
-	}
 	eval := append([]string{"eval", quickstart, "--json"}, same...)
-	lift(exitOK, "export", "--run", dir, "--format", "lift", "-o", checkpoint)
-	lift(exitOK, append([]string{"export", quickstart, "--format", "safetensors", "--adapters", checkpoint, "-o", imported}, same...)...)
-	want := lift(exitOK, eval...)
+	lift(t, exitOK, "export", "--run", dir, "--format", "lift", "-o", checkpoint)
+	lift(t, exitOK, append([]string{"export", quickstart, "--format", "safetensors", "--adapters", checkpoint, "-o", imported}, same...)...)
+	want := lift(t, exitOK, eval...)
 	for _, adapters := range []string{checkpoint, imported} {
-		if got := lift(exitOK, append(eval, "--adapters", adapters)...); got != want {
+		if got := lift(t, exitOK, append(eval, "--adapters", adapters)...); got != want {
 			t.Errorf("%s is judged\n%s, the run\n%s", filepath.Base(adapters), got, want)
 		}
 	}
 	image := firstImage(t, filepath.Join(smallDir, "shards", "test"))
-	if a, b := lift(exitOK, "predict", "--run", dir, image), lift(exitOK, "predict", "--run", dir, "--adapters", checkpoint, image); a != b {
+	if a, b := lift(t, exitOK, "predict", "--run", dir, image), lift(t, exitOK, "predict", "--run", dir, "--adapters", checkpoint, image); a != b {
 		t.Errorf("predicted %s, by the checkpoint %s", a, b)
 	}
 	for _, format := range []string{"peft", "merged"} {
 		to := filepath.Join(out, format)
-		lift(exitOK, "export", "--run", dir, "--format", format, "-o", to)
+		lift(t, exitOK, "export", "--run", dir, "--format", format, "-o", to)
 		if _, err := os.Stat(filepath.Join(to, "head.safetensors")); err != nil {
 			t.Error(err)
 		}
-		if said := lift(exitFailed, "export", "--run", dir, "--format", format, "-o", to); !strings.Contains(said, "there already") {
+		if said := lift(t, exitFailed, "export", "--run", dir, "--format", format, "-o", to); !strings.Contains(said, "there already") {
 			t.Errorf("written twice: %s", said)
 		}
 	}

@@ -228,7 +228,7 @@ func dataPaths(cfg *configs.Config) []string {
 // standIn is what the rows tell of files that are not there.
 func standIn(b configs.RowBackbone, d configs.RowData) *node.StandIn {
 	return &node.StandIn{Classes: d.Classes, TrainSamples: d.Train, EvalSamples: d.Test,
-		Arch: vit.Arch{Family: vit.Family(b.Family), Width: b.Width, Layers: b.Layers, Heads: b.Width / 64, MLP: 4 * b.Width, Patch: b.Patch, Resolution: b.Resolution}}
+		Arch: vit.Arch{Family: vit.Family(b.Family), Width: b.Width, Layers: b.Layers, Heads: b.Width / vit.HeadWidth, MLP: 4 * b.Width, Patch: b.Patch, Resolution: b.Resolution}}
 }
 
 // confirm asks whether to go on.
@@ -282,17 +282,12 @@ func readFigures(path string) (configs.Figures, error) {
 		return configs.Figures{}, err
 	}
 	var s struct {
-		Accuracy struct {
-			All    *float64 `json:"all"`
-			Many   *float64 `json:"many"`
-			Medium *float64 `json:"medium"`
-			Few    *float64 `json:"few"`
-		} `json:"accuracy"`
+		Accuracy configs.Figures `json:"accuracy"`
 	}
 	if err := json.Unmarshal(text, &s); err != nil {
 		return configs.Figures{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return configs.Figures(s.Accuracy), nil
+	return s.Accuracy, nil
 }
 
 // compare prints the paper's figures beside those of the run.

@@ -33,15 +33,6 @@ func digestLine(t *testing.T, inspected string) string {
 	return digest
 }
 
-func contains(t *testing.T, text string, want ...string) {
-	t.Helper()
-	for _, w := range want {
-		if !strings.Contains(text, w) {
-			t.Errorf("it lacks %q:\n%s", w, text)
-		}
-	}
-}
-
 func TestWeightsInitInspectConvert(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -58,7 +49,7 @@ func TestWeightsInitInspectConvert(t *testing.T) {
 		t.Error("the same seed made other weights")
 	}
 	shown := lift(t, exitOK, "weights", "inspect", at("a"))
-	contains(t, shown, "safetensors file of 50 tensors", "F32   [128 24]           visual.proj", "clip ViT: width 128, 2 layers, 4 heads",
+	mustHold(t, shown, "safetensors file of 50 tensors", "F32   [128 24]           visual.proj", "clip ViT: width 128, 2 layers, 4 heads",
 		"text tower: width 64, 1 layers, 1 heads, MLP 256, vocabulary 50, context 77, features of 24", "num_heads: 4", "layout: OpenAI CLIP")
 
 	lift(t, exitOK, "weights", "convert", at("a"), at("same"))
@@ -68,14 +59,14 @@ func TestWeightsInitInspectConvert(t *testing.T) {
 	lift(t, exitOK, "weights", "convert", at("a"), at("half"), "--dtype", "float16")
 	lift(t, exitOK, "weights", "convert", at("half"), at("wide"), "--dtype", "float32")
 	half, wide := lift(t, exitOK, "weights", "inspect", at("half"), "--brief"), lift(t, exitOK, "weights", "inspect", at("wide"), "--brief")
-	contains(t, half, "values of F16")
-	contains(t, wide, "values of F32")
+	mustHold(t, half, "values of F16")
+	mustHold(t, wide, "values of F32")
 	if digestLine(t, half) != digestLine(t, wide) || digestLine(t, half) == digestLine(t, shown) {
 		t.Errorf("digests: %s as written, %s in half, %s back", digestLine(t, shown), digestLine(t, half), digestLine(t, wide))
 	}
 
 	lift(t, exitOK, "weights", "init", "vit_large_patch32_224", at("timm"), "--width", "64", "--layers", "1", "--patch", "8", "--resolution", "16", "--dtype", "bfloat16")
-	contains(t, lift(t, exitOK, "weights", "inspect", at("timm")), "timm ViT: width 64, 1 layers, 1 heads", "[1 1 64]", "[1 5 64]", "layout: timm")
+	mustHold(t, lift(t, exitOK, "weights", "inspect", at("timm")), "timm ViT: width 64, 1 layers, 1 heads", "[1 1 64]", "[1 5 64]", "layout: timm")
 }
 
 // What lies in other formats and layouts is written in ours, with the same digest; what does not belong to it is named.
@@ -102,8 +93,8 @@ func TestWeightsConvertFromPyTorch(t *testing.T) {
 	if code := run([]string{"weights", "convert", archive, out}, &stdout, &stderr); code != exitOK {
 		t.Fatal(stderr.String())
 	}
-	contains(t, stderr.String(), "left out 1 tensors", "head.weight")
-	contains(t, lift(t, exitOK, "weights", "inspect", "--brief", archive), "PyTorch archive of")
+	mustHold(t, stderr.String(), "left out 1 tensors", "head.weight")
+	mustHold(t, lift(t, exitOK, "weights", "inspect", "--brief", archive), "PyTorch archive of")
 	if a, b := lift(t, exitOK, "weights", "inspect", plain), lift(t, exitOK, "weights", "inspect", out); a != b {
 		t.Errorf("converted:\n%s\nfrom\n%s", b, a)
 	}
@@ -131,18 +122,18 @@ func TestWeightsThatAreDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown := lift(t, exitOK, "weights", "inspect", bad)
-	contains(t, shown, "damaged: value 63 of norm.bias is NaN", `"head.\x1b[2J"`, "not a backbone")
+	mustHold(t, shown, "damaged: value 63 of norm.bias is NaN", `"head.\x1b[2J"`, "not a backbone")
 	if strings.Contains(shown, "\x1b") {
 		t.Error("a name reaches the terminal as it is")
 	}
 	if err := checkpoint.WriteSafetensors(bad, nil, tensors); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, lift(t, exitFailed, "weights", "convert", bad, out), "norm.bias", "value 63 is NaN", "damaged")
+	mustHold(t, lift(t, exitFailed, "weights", "convert", bad, out), "norm.bias", "value 63 is NaN", "damaged")
 	if _, err := os.Stat(out); err == nil {
 		t.Error("it was written")
 	}
-	contains(t, lift(t, exitFailed, "weights", "inspect", filepath.Join(dir, "none")), "no such file")
+	mustHold(t, lift(t, exitFailed, "weights", "inspect", filepath.Join(dir, "none")), "no such file")
 }
 
 func TestWeightsUsage(t *testing.T) {
@@ -158,13 +149,13 @@ func TestWeightsUsage(t *testing.T) {
 		"weights init vit_base_patch16_224 x --layers many": {"layers", "above 0"},
 		"weights init vit_base_patch16_224 x --dtype int8":  {"float32, float16, bfloat16"},
 	} {
-		contains(t, lift(t, exitUsage, strings.Fields(args)...), want...)
+		mustHold(t, lift(t, exitUsage, strings.Fields(args)...), want...)
 	}
 	out := filepath.Join(t.TempDir(), "x")
-	contains(t, lift(t, exitFailed, "weights", "init", "ViT-B/16", out, "--heads", "7"), "no such transformer", "a multiple of its heads")
+	mustHold(t, lift(t, exitFailed, "weights", "init", "ViT-B/16", out, "--heads", "7"), "no such transformer", "a multiple of its heads")
 	// What no memory holds is refused before any of it is made.
 	for _, flag := range []string{"--width", "--layers", "--resolution", "--text-width", "--text-layers", "--vocabulary", "--embed"} {
-		contains(t, lift(t, exitFailed, "weights", "init", "ViT-B/32", out, flag, "4000000000000000000"), "too large", "billion values")
+		mustHold(t, lift(t, exitFailed, "weights", "init", "ViT-B/32", out, flag, "4000000000000000000"), "too large", "billion values")
 	}
 	if _, err := os.Stat(out); err == nil {
 		t.Error("a file was written")

@@ -5,12 +5,14 @@ import (
 	"testing"
 
 	"lift/model/tensor/devicetest"
+
+	"lift/model/tensor/cpu/cputest"
 )
 
 // A token sees itself and those before it, and a picked token is the one asked for.
 func TestCausalAttention(t *testing.T) {
 	const b, n, d, heads = 2, 19, 12, 3
-	dev := device(t)
+	dev := cputest.Open(t)
 	tape := New(dev)
 	defer tape.Close()
 	p := randomParam(rand.New(rand.NewPCG(1, 2)), "qkv", b, n, 3*d)
@@ -30,7 +32,7 @@ func TestCausalAttention(t *testing.T) {
 
 // Neither has a backward: where a gradient would be needed they refuse.
 func TestInferenceOnly(t *testing.T) {
-	dev := device(t)
+	dev := cputest.Open(t)
 	tape := New(dev)
 	defer tape.Close()
 	p := randomParam(rand.New(rand.NewPCG(1, 2)), "qkv", 2, 3, 6)

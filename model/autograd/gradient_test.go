@@ -4,28 +4,12 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"runtime"
 	"testing"
 
 	"lift/model/tensor"
-	"lift/model/tensor/cpu"
+	"lift/model/tensor/cpu/cputest"
 	ref "lift/model/tensor/devicetest"
 )
-
-// device opens a CPU device on the test's own thread.
-func device(t testing.TB) tensor.Device {
-	t.Helper()
-	runtime.LockOSThread()
-	d, err := cpu.New()
-	if err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() {
-		d.Close()
-		runtime.UnlockOSThread()
-	})
-	return d
-}
 
 // gradientCase is one operation: its result and gradients are compared with central differences of the reference in float64.
 type gradientCase struct {
@@ -181,7 +165,7 @@ func selfAttention(qkv []float64, b, t, d, heads int) []float64 {
 }
 
 func TestGradients(t *testing.T) {
-	dev := device(t)
+	dev := cputest.Open(t)
 	for _, c := range append(gradientCases, lossCases...) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, dev) })
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"lift/model/tensor"
+	"lift/model/tensor/cpu/cputest"
 	ref "lift/model/tensor/devicetest"
 )
 
@@ -49,7 +50,7 @@ func lossCase(name string, terms tensor.LossTerms) gradientCase {
 
 // Labels that the logits have no place for are a programming error, found before a kernel runs.
 func TestLossOfBadLabels(t *testing.T) {
-	tape := New(device(t))
+	tape := New(cputest.Open(t))
 	defer tape.Close()
 	for name, labels := range map[string][]int32{"none": {}, "too few": {1}, "negative": {0, -1}, "too large": {0, 3}} {
 		func() {

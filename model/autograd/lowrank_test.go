@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"lift/model/tensor"
+	"lift/model/tensor/cpu/cputest"
 	ref "lift/model/tensor/devicetest"
 )
 
@@ -59,7 +60,7 @@ func addColumns(y, z []float64, d, n, col int) []float64 {
 }
 
 func TestLowRankGradients(t *testing.T) {
-	dev := device(t)
+	dev := cputest.Open(t)
 	for _, c := range lowRankCases {
 		t.Run(c.name, func(t *testing.T) { c.run(t, dev) })
 	}
@@ -67,7 +68,7 @@ func TestLowRankGradients(t *testing.T) {
 
 // A frozen Linear under AddProducts is computed once, and in place of the result.
 func TestAddProductsTakesTheLinearIn(t *testing.T) {
-	dev := &spy{Device: device(t)}
+	dev := &spy{Device: cputest.Open(t)}
 	tape := New(dev)
 	defer tape.Close()
 	rng := rand.New(rand.NewPCG(3, 4))

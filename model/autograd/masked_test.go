@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"lift/model/tensor"
+	"lift/model/tensor/cpu/cputest"
 	ref "lift/model/tensor/devicetest"
 )
 
@@ -33,7 +34,7 @@ func replaced(w, values []float64, index []int32) []float64 {
 }
 
 func TestMaskedGradients(t *testing.T) {
-	dev := device(t)
+	dev := cputest.Open(t)
 	for name, index := range map[string][]int32{"few": fewPositions, "many": manyPositions} {
 		for _, tuned := range []bool{false, true} {
 			// Inputs: the weight and bias, then their masked values and x, which are trained; the weight and bias too where they are tuned.
@@ -75,7 +76,7 @@ func TestMaskedGradients(t *testing.T) {
 
 // A step writes new values into the copy that it made once, and leaves the weight itself alone.
 func TestMaskedFollowsItsValues(t *testing.T) {
-	dev := &spy{Device: device(t)}
+	dev := &spy{Device: cputest.Open(t)}
 	tape := New(dev)
 	defer tape.Close()
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -112,7 +113,7 @@ func TestMaskedCostsWhatItTrains(t *testing.T) {
 		index    []int32
 		products int
 	}{"few": {fewPositions, 1}, "many": {manyPositions, 2}, "none": {nil, 1}} {
-		dev := &spy{Device: device(t)}
+		dev := &spy{Device: cputest.Open(t)}
 		tape := New(dev)
 		rng := rand.New(rand.NewPCG(1, 2))
 		w, x, values := randomParam(rng, "w", 11, 7), randomParam(rng, "x", 5, 7), randomParam(rng, "values", len(c.index))
@@ -129,7 +130,7 @@ func TestMaskedCostsWhatItTrains(t *testing.T) {
 }
 
 func TestMaskedRefusesMisuse(t *testing.T) {
-	dev := device(t)
+	dev := cputest.Open(t)
 	rng := rand.New(rand.NewPCG(1, 2))
 	w, two := randomParam(rng, "w", 2, 3), randomParam(rng, "values", 2)
 	w.Trainable = false

@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"lift/model/tensor"
+	"lift/model/tensor/cpu/cputest"
 )
 
 // spy is a device that counts what it is asked for.
@@ -50,7 +51,7 @@ func (s *spy) Alloc(n int) (tensor.Memory, error) {
 // TestFrozenCostsNothing: no weight gradient but the trainable ones', nothing kept and nothing run backward below the
 // first trainable module.
 func TestFrozenCostsNothing(t *testing.T) {
-	dev := &spy{Device: device(t)}
+	dev := &spy{Device: cputest.Open(t)}
 	m := tiny
 	m.init(nil)
 	tape := New(dev)
@@ -87,7 +88,7 @@ func TestHeadAloneSavesNothing(t *testing.T) {
 	m.init(nil)
 	images, labels := m.batch(3)
 	peak := func(train bool) int64 {
-		tape := New(device(t))
+		tape := New(cputest.Open(t))
 		defer tape.Close()
 		tape.Reset(train)
 		loss := tape.SoftmaxCrossEntropy(m.logits(tape, images), labels, tensor.LossTerms{}, 1)
@@ -107,7 +108,7 @@ func TestHeadAloneSavesNothing(t *testing.T) {
 
 // TestSteadyState: after two steps Go allocates nothing, the device nothing, and each value has the address it had before.
 func TestSteadyState(t *testing.T) {
-	dev := &spy{Device: device(t), products: make([]tensor.Product, 0, 1<<16)}
+	dev := &spy{Device: cputest.Open(t), products: make([]tensor.Product, 0, 1<<16)}
 	m := tiny
 	m.init(nil)
 	tape := New(dev)
@@ -141,7 +142,7 @@ func TestSteadyState(t *testing.T) {
 func TestSinkOrder(t *testing.T) {
 	m := tiny
 	m.init(nil)
-	tape := New(device(t))
+	tape := New(cputest.Open(t))
 	defer tape.Close()
 	images, labels := m.batch(2)
 	var names []string
@@ -170,7 +171,7 @@ func TestSinkOrder(t *testing.T) {
 
 // TestUnconnected: a trainable parameter whose result the loss does not read is announced with a gradient of zero.
 func TestUnconnected(t *testing.T) {
-	tape := New(device(t))
+	tape := New(cputest.Open(t))
 	defer tape.Close()
 	w := &Param{Name: "w", Value: tensor.FromF32([]float32{1, 2, 3, 4}, 2, 2), Trainable: true}
 	idle := &Param{Name: "idle", Value: tensor.FromF32([]float32{1, 2, 3, 4}, 2, 2), Trainable: true}
@@ -193,7 +194,7 @@ func TestUnconnected(t *testing.T) {
 
 // TestCatch: a device without memory makes the step fail with an error, and the next step works.
 func TestCatch(t *testing.T) {
-	dev := &spy{Device: device(t)}
+	dev := &spy{Device: cputest.Open(t)}
 	m := tiny
 	m.init(nil)
 	tape := New(dev)
@@ -216,7 +217,7 @@ func TestCatch(t *testing.T) {
 
 // TestForgotten: reading a value that Keep has forgotten is a programming error that is seen.
 func TestForgotten(t *testing.T) {
-	tape := New(device(t))
+	tape := New(cputest.Open(t))
 	defer tape.Close()
 	tape.Reset(false)
 	x := tape.Input(tensor.FromF32([]float32{1, 2}, 1, 2))
@@ -245,7 +246,7 @@ func TestSameBits(t *testing.T) {
 			defer close(done)
 			n := m
 			n.init(m.w) // trainable parameters of its own, with the same values
-			tape := New(device(t))
+			tape := New(cputest.Open(t))
 			defer tape.Close()
 			if warm {
 				more, l := m.batch(7)
@@ -264,7 +265,7 @@ func TestSameBits(t *testing.T) {
 // TestLateLinear: a Linear that is added runs once, with the sum in its product; one that is also read elsewhere is right in
 // both places; one that nobody reads does not run.
 func TestLateLinear(t *testing.T) {
-	dev := &spy{Device: device(t)}
+	dev := &spy{Device: cputest.Open(t)}
 	tape := New(dev)
 	defer tape.Close()
 	x := tensor.FromF32([]float32{1, 2}, 1, 2)
@@ -303,7 +304,7 @@ func TestLateLinear(t *testing.T) {
 
 // TestComputedWeight: a weight that is itself computed is kept for the backward, also through a view of its rows.
 func TestComputedWeight(t *testing.T) {
-	tape := New(device(t))
+	tape := New(cputest.Open(t))
 	defer tape.Close()
 	x := &Param{Name: "x", Value: tensor.FromF32([]float32{1, 2}, 1, 2), Trainable: true}
 	w := tensor.FromF32([]float32{1, 1, 2, 0, 5, 6}, 3, 2)

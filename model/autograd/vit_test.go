@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lift/model/tensor"
+	"lift/model/tensor/cpu/cputest"
 )
 
 // testViT is a transformer with AdaptFormer and a cosine head, as the real network runs it, to measure the tape on.
@@ -160,7 +161,7 @@ func BenchmarkTape(b *testing.B) {
 		micro int
 	}{{"quickstart", quickstart, 16}, {"vit-b16", vitB16, 4}} {
 		b.Run(c.name, func(b *testing.B) {
-			dev := device(b)
+			dev := cputest.Open(b)
 			c.model.init(nil)
 			tape := New(dev)
 			defer tape.Close()

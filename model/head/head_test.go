@@ -2,13 +2,12 @@ package head
 
 import (
 	"math"
-	"runtime"
 	"strings"
 	"testing"
 
 	"lift/model/autograd"
 	"lift/model/tensor"
-	"lift/model/tensor/cpu"
+	"lift/model/tensor/cpu/cputest"
 	"lift/stream"
 )
 
@@ -100,14 +99,7 @@ func dot(a, b []float64) float64 {
 }
 
 func TestLogits(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	dev, err := cpu.New()
-	if err != nil {
-		t.Skip(err)
-	}
-	defer dev.Close()
-	tape := autograd.New(dev)
+	tape := autograd.New(cputest.Open(t))
 	defer tape.Close()
 	const rows, classes, width = 3, 5, 21
 	s := stream.New(1, stream.Synthetic, 0, 0)

@@ -2,7 +2,6 @@ package loss
 
 import (
 	"math"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -10,7 +9,7 @@ import (
 
 	"lift/model/autograd"
 	"lift/model/tensor"
-	"lift/model/tensor/cpu"
+	"lift/model/tensor/cpu/cputest"
 )
 
 var testCounts = []int{40, 300, 1, 8}
@@ -120,14 +119,7 @@ func ladeDefinition(prior func(c int) float64, logits [][]float64, labels []int3
 
 // Each loss is its definition, whatever the counts, the labels and their number.
 func TestDefinitions(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	dev, err := cpu.New()
-	if err != nil {
-		t.Skip(err)
-	}
-	defer dev.Close()
-	tape := autograd.New(dev)
+	tape := autograd.New(cputest.Open(t))
 	defer tape.Close()
 	rapid.Check(t, func(rt *rapid.T) {
 		counts := rapid.SliceOfN(rapid.IntRange(1, 500), 1, 21).Draw(rt, "counts")

@@ -33,20 +33,20 @@ func (b *builder) choose(m method) bool {
 	return slices.Contains(b.options.Methods, m.name)
 }
 
-// finish returns the tuner, its parameters in order.
-func (b *builder) finish() (*Tuner, error) {
+// finish checks what has been attached and puts the parameters in order.
+func (b *builder) finish() error {
 	if b.err != nil {
-		return nil, b.err
+		return b.err
 	}
 	if len(b.options.Masks) > len(b.tuner.Masks) {
 		for name := range b.options.Masks {
 			if !slices.ContainsFunc(b.tuner.Masks, func(m Mask) bool { return m.Name == name }) {
-				return nil, fmt.Errorf("the mask %s is of no layer that is masked here", name)
+				return fmt.Errorf("the mask %s is of no layer that is masked here", name)
 			}
 		}
 	}
 	slices.SortStableFunc(b.tuner.Params, func(p, q Param) int { return p.Block - q.Block })
-	return b.tuner, nil
+	return nil
 }
 
 func (b *builder) fail(err error) {

@@ -11,16 +11,8 @@ import (
 // w computes with them. values are by the parameters' names, with any of the names of one that has several. An error names the methods
 // that no weight of the backbone can stand for.
 func Merged(w *vit.Weights, o Options, values map[string][]float32) (map[*vit.Tensor][]float32, error) {
-	b, err := newBuilder(w, o)
+	b, err := attached(w, o)
 	if err != nil {
-		return nil, err
-	}
-	for _, method := range methods {
-		if b.choose(method) {
-			method.attach(b)
-		}
-	}
-	if _, err := b.finish(); err != nil {
 		return nil, err
 	}
 	m := &merger{builder: b, trained: values, tensors: map[*vit.Tensor][]float64{}}

@@ -3,14 +3,13 @@ package peft
 import (
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"lift/model/autograd"
 	"lift/model/tensor"
-	"lift/model/tensor/cpu"
+	"lift/model/tensor/cpu/cputest"
 	"lift/model/vit"
 	"lift/stream"
 )
@@ -18,14 +17,7 @@ import (
 // onDevice runs f with a tape on a CPU device.
 func onDevice(t *testing.T, f func(tape *autograd.Tape)) {
 	t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	dev, err := cpu.New()
-	if err != nil {
-		t.Skip(err)
-	}
-	defer dev.Close()
-	tape := autograd.New(dev)
+	tape := autograd.New(cputest.Open(t))
 	defer tape.Close()
 	f(tape)
 }

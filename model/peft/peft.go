@@ -93,6 +93,15 @@ type Param struct {
 
 // New attaches the methods to a transformer of the weights.
 func New(w *vit.Weights, o Options) (*Tuner, error) {
+	b, err := attached(w, o)
+	if err != nil {
+		return nil, err
+	}
+	return b.tuner, nil
+}
+
+// attached is a builder that has attached all methods that are wanted.
+func attached(w *vit.Weights, o Options) (*builder, error) {
 	b, err := newBuilder(w, o)
 	if err != nil {
 		return nil, err
@@ -102,7 +111,7 @@ func New(w *vit.Weights, o Options) (*Tuner, error) {
 			m.attach(b)
 		}
 	}
-	return b.finish()
+	return b, b.finish()
 }
 
 // newBuilder checks the options.

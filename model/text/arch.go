@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"lift/model/autograd"
+	"lift/model/vit"
 )
 
 // Arch is the shape of a text transformer.
@@ -29,9 +30,6 @@ func (a Arch) String() string {
 	return fmt.Sprintf("text tower: width %d, %d layers, %d heads, MLP %d, vocabulary %d, context %d, features of %d, epsilon %g%s",
 		a.Width, a.Layers, a.Heads, a.MLP, a.Vocabulary, a.Context, a.Embed, a.Eps, activation)
 }
-
-// headWidth is the number of channels of an attention head in OpenAI's models.
-const headWidth = 64
 
 // hfText is Hugging Face's description of a text transformer. Zero values: it does not say.
 type hfText struct {
@@ -61,7 +59,7 @@ func (a *Arch) configure(config []byte, meta map[string]string) error {
 		return err
 	}
 	if c.Heads == 0 {
-		c.Heads = a.Width / headWidth
+		c.Heads = a.Width / vit.HeadWidth
 	}
 	if said.Text != nil {
 		c = *said.Text

@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,8 +15,9 @@ import (
 	"pgregory.net/rapid"
 
 	"lift/model/checkpoint"
-	"lift/model/tensor/cpu"
+	"lift/model/tensor/cpu/cputest"
 	ref "lift/model/tensor/devicetest"
+	"lift/model/vit"
 )
 
 // tower is a made-up text tower: its tensors by OpenAI's names.
@@ -99,7 +99,7 @@ func (m *tower) writeHF(t testing.TB, config string) string {
 		prefix := "text_model.encoder.layers." + block + "."
 		switch {
 		case name == "text_projection":
-			add("text_projection.weight", transposed(v, m.embed), m.embed, m.width)
+			add("text_projection.weight", vit.Transposed(v, m.embed), m.embed, m.width)
 		case !inBlock:
 			add(hf[name], v, shape...)
 		case strings.HasPrefix(part, "attn.in_proj"):
@@ -172,14 +172,7 @@ func withEncoder(t testing.TB, path string, f func(w *Weights, e *Encoder)) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	dev, err := cpu.New()
-	if err != nil {
-		t.Skip(err)
-	}
-	defer dev.Close()
-	e := NewEncoder(dev, w)
+	e := NewEncoder(cputest.Open(t), w)
 	defer e.Close()
 	f(w, e)
 }

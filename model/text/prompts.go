@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
@@ -100,12 +99,9 @@ func readPromptFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxPromptFile+1))
+	b, err := readAll(f, maxPromptFile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(b) > maxPromptFile {
-		return nil, fmt.Errorf("%s is over %d MiB", path, maxPromptFile>>20)
 	}
 	if !utf8.Valid(b) {
 		return nil, fmt.Errorf("%s is not UTF-8: save it as UTF-8", path)

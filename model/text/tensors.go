@@ -58,7 +58,7 @@ func (w *Weights) Tensors() []*vit.Tensor {
 		all = append(all, b[:]...)
 	}
 	p := named(w.projection, openAI.projection)
-	p.Dims, p.Values = []int{w.arch.Width, w.arch.Embed}, transposed(p.Values, w.arch.Width)
+	p.Dims, p.Values = []int{w.arch.Width, w.arch.Embed}, vit.Transposed(p.Values, w.arch.Width)
 	scale := &vit.Tensor{Name: logitScale, Part: logitScale, Sources: []string{logitScale}, Values: []float32{w.scale}}
 	return append(all, named(w.gain, openAI.gain), named(w.bias, openAI.bias), p, scale)
 }
@@ -67,7 +67,7 @@ func (w *Weights) Tensors() []*vit.Tensor {
 // of 0 are OpenAI's.
 func Random(a Arch, seed uint64) (*Weights, error) {
 	if a.Heads == 0 {
-		a.Heads = a.Width / headWidth
+		a.Heads = a.Width / vit.HeadWidth
 	}
 	if a.Eps == 0 {
 		a.Eps = 1e-5

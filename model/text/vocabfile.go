@@ -118,13 +118,14 @@ func readBounded(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readAll(f)
+	return readAll(f, maxVocabularyFile)
 }
 
-func readAll(r io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxVocabularyFile+1))
-	if err == nil && len(b) > maxVocabularyFile {
-		err = fmt.Errorf("it is over %d MiB", maxVocabularyFile>>20)
+// readAll reads at most so many bytes, and knows when there are more.
+func readAll(r io.Reader, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("it is over %d MiB", most>>20)
 	}
 	return b, err
 }
@@ -134,7 +135,7 @@ func unpack(b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readAll(z)
+	return readAll(z, maxVocabularyFile)
 }
 
 // parsePacked reads OpenAI's file: a line of no account, then merges.

@@ -152,17 +152,7 @@ func readProjection(f *checkpoint.File, n names, width int) (*vit.Tensor, error)
 	if err != nil {
 		return nil, err
 	}
-	return &vit.Tensor{Name: t.Name, Part: t.Part, Sources: t.Sources, Dims: []int{t.Dims[1], width}, Values: transposed(t.Values, t.Dims[1])}, nil
-}
-
-// transposed turns rows of n values into columns.
-func transposed(v []float32, n int) []float32 {
-	rows := len(v) / n
-	out := make([]float32, len(v))
-	for i, x := range v {
-		out[i%n*rows+i/n] = x
-	}
-	return out
+	return &vit.Tensor{Name: t.Name, Part: t.Part, Sources: t.Sources, Dims: []int{t.Dims[1], width}, Values: vit.Transposed(t.Values, t.Dims[1])}, nil
 }
 
 func (w *Weights) computeDigest() (sum [sha256.Size]byte) {

@@ -47,8 +47,8 @@ func (f Family) activation() tensor.Activation {
 	return tensor.GELU
 }
 
-// headWidth is the number of channels of an attention head where a file does not say.
-const headWidth = 64
+// HeadWidth is the number of channels of an attention head where a file does not say.
+const HeadWidth = 64
 
 // wideHeads are the widths of the models above L (H, g and G, of CLIP and timm): there are 16 heads in each, of more channels.
 var wideHeads = map[int]bool{1280: true, 1408: true, 1664: true}

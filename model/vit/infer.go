@@ -91,11 +91,11 @@ func heads(f *checkpoint.File, n naming, width int, h Hints, said config) (int, 
 		count = 16
 	}
 	if count == 0 {
-		if width%headWidth != 0 {
+		if width%HeadWidth != 0 {
 			return 0, fmt.Errorf("a width of %d has no heads of %d channels, and nothing says how many heads there are "+
-				"(set the metadata num_heads)", width, headWidth)
+				"(set the metadata num_heads)", width, HeadWidth)
 		}
-		count = width / headWidth
+		count = width / HeadWidth
 	}
 	if count < 1 || width%count != 0 {
 		return 0, fmt.Errorf("%d heads do not divide a width of %d", count, width)

@@ -4,26 +4,18 @@ package vit
 
 import (
 	"math"
-	"runtime"
 	"testing"
 
 	"lift/model/autograd"
 	"lift/model/tensor"
-	"lift/model/tensor/cpu"
+	"lift/model/tensor/cpu/cputest"
 	"lift/stream"
 )
 
 // onDevice runs f with a tape on a CPU device.
 func onDevice(t *testing.T, f func(tape *autograd.Tape)) {
 	t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	dev, err := cpu.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	tape := autograd.New(dev)
+	tape := autograd.New(cputest.Open(t))
 	defer tape.Close()
 	f(tape)
 }

@@ -70,8 +70,8 @@ func (r reader) piece(name string, dims []int) ([]float32, error) {
 	if err != nil || !turned {
 		return values, err
 	}
-	out := make([]float32, len(values))
 	if len(dims) == 4 { // [P, P, 3, D] to [D, 3, P, P]
+		out := make([]float32, len(values))
 		d, area := dims[0], dims[2]*dims[3]
 		for i := range area {
 			for c := range 3 {
@@ -82,17 +82,19 @@ func (r reader) piece(name string, dims []int) ([]float32, error) {
 		}
 		return out, nil
 	}
-	transpose(out, values, dims[1], dims[0])
-	return out, nil
+	return Transposed(values, dims[0]), nil
 }
 
-// transpose writes src [m, n] to dst [n, m].
-func transpose(dst, src []float32, m, n int) {
+// Transposed returns a matrix [M, n], given by its rows, as [n, M].
+func Transposed(values []float32, n int) []float32 {
+	m := len(values) / n
+	out := make([]float32, len(values))
 	for i := range m {
 		for j := range n {
-			dst[j*m+i] = src[i*n+j]
+			out[j*m+i] = values[i*n+j]
 		}
 	}
+	return out
 }
 
 // numPyShape is how the JAX ViT stores a tensor that has dims with us, and whether its values are in another order: kernels are [in, out], convolutions
@@ -141,9 +143,7 @@ func (r reader) projection(n naming, width int) (*Tensor, error) {
 	if source.Shape[1] != width {
 		return nil, wrong
 	}
-	embed := source.Shape[0]
-	t.Dims, t.Values = []int{width, embed}, make([]float32, len(values))
-	transpose(t.Values, values, embed, width)
+	t.Dims, t.Values = []int{width, source.Shape[0]}, Transposed(values, width)
 	return t, nil
 }
 

@@ -124,18 +124,15 @@ func tuple(n int) func(*machine) error {
 	}
 }
 
-// arguments removes an instruction's values: the n uppermost or, for 0, those above the mark.
-func (m *machine) arguments(n int) ([]Value, error) {
-	if n == 0 {
-		return m.popMark()
-	}
-	return m.popN(n)
-}
-
-// add appends values to the list or set below them.
-func add(n int) func(*machine) error {
-	return func(m *machine) error {
-		items, err := m.arguments(n)
+// into removes an instruction's values, the n uppermost or, for 0, those above the mark, and gives them to the value below, which stays.
+func into(n int, give func(m *machine, to Value, items []Value) error) func(*machine) error {
+	return func(m *machine) (err error) {
+		var items []Value
+		if n == 0 {
+			items, err = m.popMark()
+		} else {
+			items, err = m.popN(n)
+		}
 		if err != nil {
 			return err
 		}
@@ -143,16 +140,21 @@ func add(n int) func(*machine) error {
 		if err != nil {
 			return err
 		}
-		switch to := to.(type) {
-		case *List:
-			to.Items = append(to.Items, items...)
-		case *Set:
-			to.Items = append(to.Items, items...)
-		default:
-			return fmt.Errorf("it adds values to %s", Describe(to))
-		}
-		return nil
+		return give(m, to, items)
 	}
+}
+
+// addItems appends values to a list or set.
+func addItems(_ *machine, to Value, items []Value) error {
+	switch to := to.(type) {
+	case *List:
+		to.Items = append(to.Items, items...)
+	case *Set:
+		to.Items = append(to.Items, items...)
+	default:
+		return fmt.Errorf("it adds values to %s", Describe(to))
+	}
+	return nil
 }
 
 func dict(m *machine) error {
@@ -167,23 +169,13 @@ func dict(m *machine) error {
 	return m.make(d)
 }
 
-// setItems puts keys and values into the dict below them.
-func setItems(n int) func(*machine) error {
-	return func(m *machine) error {
-		items, err := m.arguments(n)
-		if err != nil {
-			return err
-		}
-		to, err := m.top()
-		if err != nil {
-			return err
-		}
-		d, ok := to.(*Dict)
-		if !ok {
-			return fmt.Errorf("it sets items of %s", Describe(to))
-		}
-		return m.setAll(d, items)
+// setItems puts keys and values into a dict.
+func setItems(m *machine, to Value, items []Value) error {
+	d, ok := to.(*Dict)
+	if !ok {
+		return fmt.Errorf("it sets items of %s", Describe(to))
 	}
+	return m.setAll(d, items)
 }
 
 func (m *machine) setAll(d *Dict, items []Value) error {
@@ -201,23 +193,14 @@ func (m *machine) setAll(d *Dict, items []Value) error {
 	return nil
 }
 
-func put(width int) func(*machine) error {
+// memo does something with the memo of a number of that width.
+func memo(width int, do func(m *machine, key int64) error) func(*machine) error {
 	return func(m *machine) error {
 		n, err := m.in.number(width)
 		if err != nil {
 			return err
 		}
-		return m.remember(int64(n))
-	}
-}
-
-func get(width int) func(*machine) error {
-	return func(m *machine) error {
-		n, err := m.in.number(width)
-		if err != nil {
-			return err
-		}
-		return m.recall(int64(n))
+		return do(m, int64(n))
 	}
 }
 

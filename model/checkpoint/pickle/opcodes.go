@@ -41,13 +41,13 @@ func init() {
 		0x8d: {"BINUNICODE8", text(8, true)}, 'B': {"BINBYTES", binaryOf(4)}, 'C': {"SHORT_BINBYTES", binaryOf(1)},
 		0x8e: {"BINBYTES8", binaryOf(8)}, 0x96: {"BYTEARRAY8", binaryOf(8)},
 
-		']': {"EMPTY_LIST", func(m *machine) error { return m.make(&List{}) }}, 'l': {"LIST", list}, 'a': {"APPEND", add(1)}, 'e': {"APPENDS", add(0)},
+		']': {"EMPTY_LIST", func(m *machine) error { return m.make(&List{}) }}, 'l': {"LIST", list}, 'a': {"APPEND", into(1, addItems)}, 'e': {"APPENDS", into(0, addItems)},
 		')': {"EMPTY_TUPLE", tuple(0)}, 0x85: {"TUPLE1", tuple(1)}, 0x86: {"TUPLE2", tuple(2)}, 0x87: {"TUPLE3", tuple(3)}, 't': {"TUPLE", tuple(-1)},
-		'}': {"EMPTY_DICT", func(m *machine) error { return m.make(&Dict{}) }}, 'd': {"DICT", dict}, 's': {"SETITEM", setItems(2)}, 'u': {"SETITEMS", setItems(0)},
-		0x8f: {"EMPTY_SET", func(m *machine) error { return m.make(&Set{}) }}, 0x90: {"ADDITEMS", add(0)}, 0x91: {"FROZENSET", frozenSet},
+		'}': {"EMPTY_DICT", func(m *machine) error { return m.make(&Dict{}) }}, 'd': {"DICT", dict}, 's': {"SETITEM", into(2, setItems)}, 'u': {"SETITEMS", into(0, setItems)},
+		0x8f: {"EMPTY_SET", func(m *machine) error { return m.make(&Set{}) }}, 0x90: {"ADDITEMS", into(0, addItems)}, 0x91: {"FROZENSET", frozenSet},
 
-		'p': {"PUT", textPut}, 'q': {"BINPUT", put(1)}, 'r': {"LONG_BINPUT", put(4)}, 0x94: {"MEMOIZE", memoize},
-		'g': {"GET", textGet}, 'h': {"BINGET", get(1)}, 'j': {"LONG_BINGET", get(4)},
+		'p': {"PUT", textPut}, 'q': {"BINPUT", memo(1, (*machine).remember)}, 'r': {"LONG_BINPUT", memo(4, (*machine).remember)}, 0x94: {"MEMOIZE", memoize},
+		'g': {"GET", textGet}, 'h': {"BINGET", memo(1, (*machine).recall)}, 'j': {"LONG_BINGET", memo(4, (*machine).recall)},
 
 		'c': {"GLOBAL", global}, 0x93: {"STACK_GLOBAL", stackGlobal}, 'R': {"REDUCE", reduce}, 'b': {"BUILD", build},
 		0x81: {"NEWOBJ", reduce}, 0x92: {"NEWOBJ_EX", newObject}, 'P': {"PERSID", textPersistent}, 'Q': {"BINPERSID", persistent},

@@ -5,13 +5,9 @@ package cpu
 
 import (
 	"context"
-	"errors"
 
 	"lift/model/tensor"
 )
-
-// ErrNoCgo says that this program was built without cgo.
-var ErrNoCgo = errors.New("cpu: built without cgo: the engine needs it; build with CGO_ENABLED=1, a C compiler and libdnnl-dev")
 
 // Device cannot be had in this build.
 type Device struct{ tensor.Device }
