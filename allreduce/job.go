@@ -17,11 +17,13 @@ type job struct {
 	serial uint32
 
 	// mine gives this node's values of a part of a bucket; they are only read.
-	mine  func(bucket int, s span) own
-	scale float32   // 2^bits, 1 for a one-off vector
-	timed bool      // a step to which this node contributes: its buckets count as in flight
-	sums  []float32 // where a step's sums go, divided by scale
-	out   []int64   // where a one-off vector's sums go
+	mine func(bucket int, s span) own
+	// packed gives the packed form of these, where they came in it; else nil, as the whole function may be.
+	packed func(bucket int, s span) []byte
+	scale  float32   // 2^bits, 1 for a one-off vector
+	timed  bool      // a step to which this node contributes: its buckets count as in flight
+	sums   []float32 // where a step's sums go, divided by scale
+	out    []int64   // where a one-off vector's sums go
 
 	buckets []jobBucket
 	done    chan struct{} // closed when all is reduced and agreed

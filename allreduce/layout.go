@@ -1,6 +1,9 @@
 package allreduce
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 const (
 	// blockValues is how many values share one width on the wire.
@@ -83,8 +86,20 @@ func (l *Layout) Tensors() int { return len(l.pieces) }
 // Values is the number of values of all tensors.
 func (l *Layout) Values() int { return l.offsets[len(l.offsets)-1] }
 
+// Offsets gives where tensors begin in the flat vector: tensor i is [Offsets[i], Offsets[i+1]).
+func (l *Layout) Offsets() []int { return slices.Clone(l.offsets) }
+
 // Buckets is the number of buckets.
 func (l *Layout) Buckets() int { return len(l.buckets) }
+
+// Spans gives the range [lo, hi) of the flat vector that each bucket is.
+func (l *Layout) Spans() [][2]int {
+	spans := make([][2]int, len(l.buckets))
+	for i, b := range l.buckets {
+		spans[i] = [2]int{b.lo, b.hi}
+	}
+	return spans
+}
 
 func (l *Layout) numPieces() int {
 	n := 0

@@ -95,6 +95,11 @@ func (l *link) send(i int) {
 }
 
 func (o *outgoing) pack(buffers *bufferPool) mem.BufferSlice {
+	if o.job.packed != nil {
+		if p := o.job.packed(o.bucket, o.span); p != nil {
+			return mem.BufferSlice{mem.SliceBuffer(p)}
+		}
+	}
 	buf := buffers.get()
 	return buffers.wrap(buf, pack(*buf, o.job.mine(o.bucket, o.span), o.len(), o.job.scale))
 }

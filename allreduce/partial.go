@@ -12,6 +12,7 @@ import (
 //
 // A node that makes one contribution only has nothing to add: its gradient stays as it came, in float32, in the first
 // half of the bucket's accumulators, and becomes integers each time it is read. That halves what goes through memory.
+// A contribution that comes packed (packed.go) is integers in any case.
 type partial struct {
 	layout  *Layout
 	acc     []int64
@@ -22,32 +23,30 @@ type partial struct {
 
 type partialBucket struct {
 	mu     sync.Mutex
-	pieces int // pieces in this bucket
-	got    int // contributions of all of them
+	pieces []piece
+	got    int // contributions of all pieces
 	local  int // contributions that this node will make
 	form   fixed
 	floats bool
 	full   func(bucket int)
 	told   bool // full was called
+	wire   wire // the bucket as it came, if that is all of it
 }
 
 func newPartial(l *Layout) *partial {
 	p := &partial{layout: l, acc: newVector[int64](l.Values()), buckets: make([]partialBucket, l.Buckets()), counts: make([]int, l.numPieces())}
 	for _, tensor := range l.pieces {
 		for _, pc := range tensor {
-			p.buckets[pc.bucket].pieces++
+			p.buckets[pc.bucket].pieces = append(p.buckets[pc.bucket].pieces, pc)
 		}
 	}
 	return p
 }
 
-// floatsNext says whether a step begun that way has its buckets in float32.
-func (p *partial) floatsNext(local int, keep bool) bool { return local == 1 && (!keep || p.floats) }
-
-// own gives a part of a bucket.
-func (p *partial) own(bucket int, s span, floats bool) own {
+// own gives a part of a bucket, which is full.
+func (p *partial) own(bucket int, s span) own {
 	b := p.layout.buckets[bucket]
-	if floats {
+	if p.buckets[bucket].floats {
 		return own{floats: p.floatsOf(bucket)[s.lo:s.hi]}
 	}
 	return own{ints: p.acc[b.lo+s.lo : b.lo+s.hi]}
@@ -80,15 +79,15 @@ func (p *partial) begin(local int, form fixed, keep bool, full func(bucket int))
 	if !keep {
 		clear(p.counts)
 	}
-	was := p.floats
-	p.floats = p.floatsNext(local, keep)
+	p.floats = local == 1 && (!keep || p.floats)
 	for i := range p.buckets {
 		b := &p.buckets[i]
 		b.mu.Lock()
-		if keep && was && !p.floats {
+		if keep && b.floats && !p.floats {
 			p.toInts(i, form.scale)
 		}
-		b.floats = p.floats
+		b.floats = p.floats && (!keep || b.floats)
+		b.wire.bytes = nil
 		b.local, b.form, b.full, b.told = local, form, full, false
 		if !keep {
 			b.got = 0
@@ -105,7 +104,7 @@ func (p *partial) tell(bucket int) {
 	b := &p.buckets[bucket]
 	b.mu.Lock()
 	full := b.full
-	ready := full != nil && !b.told && b.got == b.pieces*b.local
+	ready := full != nil && !b.told && b.got == len(b.pieces)*b.local
 	b.told = b.told || ready
 	b.mu.Unlock()
 	if ready {

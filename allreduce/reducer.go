@@ -176,13 +176,13 @@ func (r *Reducer) openStep(step uint64, form fixed, local int) (j *job, again bo
 	j.kind, j.step, j.scale, j.timed = kindStep, step, form.scale, local > 0
 	j.sums = r.sums[1-max(r.keptAt, 0)]
 	again = r.begun && r.step == step
-	floats := r.partial.floatsNext(local, again)
 	j.mine = func(bucket int, s span) own {
 		if local == 0 {
 			return own{}
 		}
-		return r.partial.own(bucket, s, floats)
+		return r.partial.own(bucket, s)
 	}
+	j.packed = r.partial.packedPart
 	if err := l.open(j); err != nil {
 		return nil, false, err
 	}
@@ -265,8 +265,8 @@ func (r *Reducer) complete(j *job) {
 func (r *Reducer) View(step uint64, tensor int) ([]float32, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.keptAt < 0 || r.kept != step {
-		return nil, fmt.Errorf("allreduce: the sums of step %d are not here; the last complete step is %s", step, r.keptName())
+	if err := r.has(step); err != nil {
+		return nil, err
 	}
 	l := r.config.Layout
 	if tensor < 0 || tensor >= l.Tensors() {
@@ -274,6 +274,14 @@ func (r *Reducer) View(step uint64, tensor int) ([]float32, error) {
 	}
 	lo, hi := l.offsets[tensor], l.offsets[tensor+1]
 	return r.sums[r.keptAt][lo:hi:hi], nil
+}
+
+// has is an error unless step is the last complete one. Lock held.
+func (r *Reducer) has(step uint64) error {
+	if r.keptAt < 0 || r.kept != step {
+		return fmt.Errorf("allreduce: the sums of step %d are not here; the last complete step is %s", step, r.keptName())
+	}
+	return nil
 }
 
 func (r *Reducer) keptName() string {

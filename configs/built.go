@@ -38,11 +38,12 @@ func (c *Config) NotBuilt() []string {
 	var missing []string
 	lacks := func(key string, value any, built ...string) {
 		if s := fmt.Sprint(value); !slices.Contains(built, s) {
-			missing = append(missing, fmt.Sprintf("%s: %s is not built yet (there is %s)", key, s, strings.Join(built, ", ")))
+			missing = append(missing, fmt.Sprintf("%s: %s is not built for node.device cpu (there is %s)", key, s, strings.Join(built, ", ")))
 		}
 	}
-	lacks("model.precision", c.Model.Precision, "fp32")
-	lacks("node.device", c.Node.Device, "cpu")
+	if c.Node.Device == "cpu" {
+		lacks("model.precision", c.Model.Precision, "fp32")
+	}
 	return missing
 }
 

@@ -226,6 +226,10 @@ type Node struct {
 	Device string `yaml:"device" kind:"placement"`
 	// Devices is how many cores or GPUs the node uses; 0: all it finds.
 	Devices int `yaml:"devices" kind:"placement"`
+	// InFlight is how many micro-batches a GPU computes at once; 0: two where its memory holds them, else one.
+	InFlight int `yaml:"in_flight" kind:"placement"`
+	// Graphs captures a GPU's step once and launches it as CUDA graphs from then on.
+	Graphs bool `yaml:"graphs" kind:"placement"`
 	// Addr is where the ring listens (host:port; port 0: any free one).
 	Addr string `yaml:"addr" kind:"placement"`
 	// GossipAddr is where membership gossip listens.
@@ -289,7 +293,7 @@ func Default() *Config {
 		Eval:   Eval{Split: "test", Expand: 24, TTEMode: "fivecrop", RandAugTimes: 1},
 		Reduce: Reduce{FractionBits: 40},
 		Run:    Run{Keep: 2},
-		Node: Node{Device: "cpu", Addr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
+		Node: Node{Device: "cpu", Graphs: true, Addr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
 			MetricsAddr: "127.0.0.1:0"},
 		Coordinator: Coordinator{Nodes: 1, Addr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
 			MetricsAddr: "127.0.0.1:0", JoinTimeout: Duration(60 * time.Second)},

@@ -16,6 +16,8 @@ const maxNameBytes = 64
 const (
 	maxCount  = 1 << 20
 	maxBlocks = 4096
+	// maxInFlight is well beyond what fills a GPU.
+	maxInFlight = 16
 	// All crops of an image are in memory at once.
 	maxRandAug = 128
 )
@@ -243,6 +245,7 @@ func (v *validator) placement(c *Config) {
 	within(v, "run.keep", c.Run.Keep, 1, maxBlocks)
 	v.oneOf("node.device", c.Node.Device, "cpu", "cuda")
 	within(v, "node.devices", c.Node.Devices, 0, maxBlocks)
+	within(v, "node.in_flight", c.Node.InFlight, 0, maxInFlight)
 	v.name("node.name", c.Node.Name, false)
 	within(v, "coordinator.nodes", c.Coordinator.Nodes, 1, maxBlocks)
 	timeout := time.Duration(c.Coordinator.JoinTimeout)

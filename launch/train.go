@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,6 +23,8 @@ type Options struct {
 	Overrides []string
 	// Config is what they say.
 	Config *configs.Config
+	// GPUs is how many this host has, for node.device cuda.
+	GPUs int
 	// JSON prints events on Stdout and nothing else there.
 	JSON bool
 	// Stdout gets the table, or the events; Stderr gets progress and logs.
@@ -142,23 +145,57 @@ func (s *supervisor) before(ctx context.Context, c command, stopped string) erro
 }
 
 // startNodes starts the nodes once the coordinator has said where it is. Without node.devices this host's cores are
-// shared out evenly, at least one a node.
+// shared out evenly, at least one a node, and so are its GPUs.
 func (s *supervisor) startNodes(ready *Ready) error {
 	n := s.cfg.Coordinator.Nodes
 	devices := s.cfg.Node.Devices
-	if devices == 0 && s.cfg.Node.Device == "cpu" {
+	var gpus []string // of each node
+	if s.cfg.Node.Device == "cuda" {
+		var err error
+		if gpus, err = shareGPUs(os.Getenv(visibleGPUs), s.o.GPUs, n, devices); err != nil {
+			return err
+		}
+	} else if devices == 0 {
 		devices = max(1, runtime.GOMAXPROCS(0)/n)
 	}
 	for i := range n {
-		args := []string{"node", "--join", ready.GossipAddr, "--name", nodeName(i)}
+		c := command{name: nodeName(i), args: []string{"node", "--join", ready.GossipAddr, "--name", nodeName(i)}}
 		if devices > 0 {
-			args = append(args, "--devices", strconv.Itoa(devices))
+			c.args = append(c.args, "--devices", strconv.Itoa(devices))
 		}
-		if err := s.add(command{name: nodeName(i), args: args}); err != nil {
+		if gpus != nil {
+			c.env = []string{visibleGPUs + "=" + gpus[i]}
+		}
+		if err := s.add(c); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// visibleGPUs is the variable that tells CUDA which GPUs a process has: a list of numbers or names.
+const visibleGPUs = "CUDA_VISIBLE_DEVICES"
+
+// shareGPUs deals the GPUs of this host, those of the list visible if it has one, to n nodes: so many each, or with 0 as many as there are for each.
+func shareGPUs(visible string, count, n, each int) ([]string, error) {
+	all := strings.FieldsFunc(visible, func(r rune) bool { return r == ',' })
+	if len(all) == 0 {
+		for i := range count {
+			all = append(all, strconv.Itoa(i))
+		}
+	}
+	all = all[:min(count, len(all))]
+	if each == 0 {
+		each = len(all) / n
+	}
+	if each == 0 || n*each > len(all) {
+		return nil, fmt.Errorf("%d nodes of %d GPUs on a host with %d: take fewer nodes (--nodes) or devices (node.devices)", n, max(each, 1), len(all))
+	}
+	lists := make([]string, n)
+	for i := range lists {
+		lists[i] = strings.Join(all[i*each:(i+1)*each], ",")
+	}
+	return lists, nil
 }
 
 func nodeName(i int) string { return "node-" + strconv.Itoa(i) }

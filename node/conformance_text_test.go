@@ -53,7 +53,10 @@ func (c *conformanceCase) loadText(path string, info *backboneInfo, tokens check
 }
 
 func encodeTexts(dev tensor.Device, w *text.Weights, ids [][]int32) ([]float32, error) {
-	e := text.NewEncoder(dev, w)
+	e, err := text.NewEncoder(dev, w)
+	if err != nil {
+		return nil, err
+	}
 	defer e.Close()
 	out := make([]float32, len(ids)*w.Arch().Embed)
 	return out, e.Encode(ids, out)

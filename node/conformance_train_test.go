@@ -260,6 +260,7 @@ func (r *trainingRun) step(epoch int, batch []int64, got map[string][]float32) e
 	for i, g := range grads {
 		r.params.Update(i, g, lr, float32(r.Momentum), float32(r.WeightDecay))
 	}
+	r.params.touch()
 	r.steps++
 	for i := range grads {
 		r.note(got, fmt.Sprintf("after.%d.", r.steps), i, slices.Clone(r.params.Values(i)))
@@ -372,12 +373,12 @@ func openCaseBackbone(dir string) (*vit.Weights, error) {
 	return w, info.check(w.Arch())
 }
 
-// withDevice runs f with a CPU device on a thread of its own.
+// withDevice runs f with a device on a thread of its own: see testEngine.
 func withDevice(t testing.TB, f func(dev tensor.Device) error) error {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	dev, err := newDevice()
+	dev, err := testEngine(t).open(0)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func TestTestTimeEnsembles(t *testing.T) {
 // evalLogits are the averaged logits of all samples of the evaluation split.
 func evalLogits(t *testing.T, cfg *configs.Config, adapters string) []float32 {
 	t.Helper()
-	b, err := openBench(t.Context(), cfg, discard, adapters)
+	b, err := openBench(t.Context(), cfg, discard, benchOptions{adapters: adapters})
 	if err != nil {
 		t.Fatal(err)
 	}

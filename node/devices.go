@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -40,9 +41,10 @@ func (d *device) free() {
 //	each(n, f) ──► queue ──► device 0 (goroutine, OS thread, network)
 //	                    └──► device 1 …
 type pool struct {
-	size  int
-	queue chan work
-	wg    sync.WaitGroup
+	size   int
+	engine engine
+	queue  chan work
+	wg     sync.WaitGroup
 }
 
 // work is piece i of a job.
@@ -62,23 +64,23 @@ type job struct {
 	err error
 }
 
-// startPool starts size device goroutines. It returns when all of them have their device; on an error none is left running.
-func startPool(size int) (*pool, error) {
-	p := &pool{size: size, queue: make(chan work)}
-	ready := make(chan error, size)
-	for id := range size {
+// startPool starts a goroutine a device, and returns when all of them have theirs. The engine is the pool's from then on; on an error it is closed and
+// none is left running.
+func startPool(e engine) (*pool, error) {
+	p := &pool{size: e.size(), engine: e, queue: make(chan work)}
+	ready := make(chan error, p.size)
+	for id := range p.size {
 		p.wg.Add(1)
 		go p.serve(id, ready)
 	}
 	var first error
-	for range size {
+	for range p.size {
 		if err := <-ready; err != nil && first == nil {
 			first = err
 		}
 	}
 	if first != nil {
-		p.close()
-		return nil, first
+		return nil, errors.Join(first, p.close())
 	}
 	return p, nil
 }
@@ -87,7 +89,7 @@ func startPool(size int) (*pool, error) {
 func (p *pool) serve(id int, ready chan<- error) {
 	defer p.wg.Done()
 	runtime.LockOSThread()
-	dev, err := newDevice()
+	dev, err := p.engine.open(id)
 	ready <- err
 	if err != nil {
 		return
@@ -165,8 +167,9 @@ func (p *pool) everyDevice(ctx context.Context, f func(d *device) error) error {
 	})
 }
 
-// close ends the device goroutines and waits for them. No call of each may be under way.
-func (p *pool) close() {
+// close ends the device goroutines, waits for them, and closes the engine. No call of each may be under way.
+func (p *pool) close() error {
 	close(p.queue)
 	p.wg.Wait()
+	return p.engine.close()
 }

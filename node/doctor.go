@@ -12,15 +12,17 @@ import (
 
 	"lift/model/autograd"
 	"lift/model/tensor"
+	"lift/model/tensor/cpu"
 )
 
 // HostInfo is what `lift doctor` says of this host.
 type HostInfo struct {
-	Engine      string  `json:"engine"`       // instruction set and library of the CPU engine
-	EngineBuilt bool    `json:"engine_built"` //
-	Cores       int     `json:"cores"`        // that this process may use
-	MemoryBytes uint64  `json:"memory_bytes"` // of the host; 0: unknown
-	GFLOPS      float64 `json:"gflops"`       // of one core in a matrix product of ViT-B/16's size; 0: not measured
+	Engine      string   `json:"engine"`       // instruction set and library of the CPU engine
+	EngineBuilt bool     `json:"engine_built"` //
+	Cores       int      `json:"cores"`        // that this process may use
+	GPUs        []string `json:"gpus"`         // a readable line each, or why there are none; nil in a build without them
+	MemoryBytes uint64   `json:"memory_bytes"` // of the host; 0: unknown
+	GFLOPS      float64  `json:"gflops"`       // of one core in a matrix product of ViT-B/16's size; 0: not measured
 }
 
 // The product that Doctor times: the first layer of a ViT-B/16's MLP for one image.
@@ -30,16 +32,16 @@ const (
 )
 
 // Doctor looks at this host, and times the engine's matrix product for a moment, so that a bad library is seen.
-func Doctor(ctx context.Context) (HostInfo, error) {
-	info := HostInfo{Engine: engineInfo(), EngineBuilt: EngineBuilt, Cores: runtime.NumCPU(), MemoryBytes: hostMemory()}
+func Doctor(ctx context.Context) (info HostInfo, err error) {
+	info = HostInfo{Engine: cpu.Info(), EngineBuilt: EngineBuilt, Cores: runtime.NumCPU(), MemoryBytes: hostMemory(), GPUs: gpuLines()}
 	if !EngineBuilt {
 		return info, nil
 	}
-	p, err := startPool(1)
+	p, err := startPool(cpuEngine(1))
 	if err != nil {
 		return info, err
 	}
-	defer p.close()
+	defer func() { err = errors.Join(err, p.close()) }()
 	err = p.each(ctx, 1, func(d *device, _ int) (err error) {
 		info.GFLOPS, err = productRate(ctx, d.dev)
 		return err

@@ -30,6 +30,16 @@ func (d *dryDevice) Alloc(bytes int) (tensor.Memory, error) {
 // Free implements tensor.Device.
 func (d *dryDevice) Free(m tensor.Memory) { delete(d.held, m.Ptr) }
 
+// Place implements tensor.Device. The tensor has a shape and a type, but no memory.
+func (d *dryDevice) Place(_ []float32, dt tensor.DType, dims ...int) (tensor.Tensor, error) {
+	return tensor.ShapeOf(dt, dims...), nil
+}
+
+// Input implements tensor.Device.
+func (d *dryDevice) Input(src []float32, dims ...int) tensor.Tensor {
+	return tensor.FromF32(src, dims...)
+}
+
 // Err implements tensor.Device.
 func (d *dryDevice) Err() error { return nil }
 

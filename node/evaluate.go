@@ -42,7 +42,7 @@ func Evaluate(ctx context.Context, cfg *configs.Config, adapters string, log *sl
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	b, err := openBench(ctx, cfg, log, adapters)
+	b, err := openBench(ctx, cfg, log, benchOptions{adapters: adapters})
 	if err != nil {
 		return nil, err
 	}

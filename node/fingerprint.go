@@ -18,6 +18,7 @@ type fingerprintShape struct {
 	width, mlp, heads int
 	patch, grid       int // an image is grid × grid patches of patch × patch pixels
 	eps               float32
+	precision         tensor.DType // of activations
 }
 
 // Sizes of a fingerprint that no backbone decides.
@@ -32,11 +33,11 @@ const (
 // fingerprint is the sha256 of the loss and of all gradients of a made-up micro-batch of one image through every family of
 // operations. Two devices with the same fingerprint compute the same bits, as far as one micro-batch can tell.
 func fingerprint(dev tensor.Device, shape fingerprintShape) (sum [sha256.Size]byte, err error) {
-	f := &fingerprinter{dev: dev, tape: autograd.New(dev), shape: shape, hash: sha256.New()}
+	f := &fingerprinter{dev: dev, tape: autograd.NewTyped(dev, shape.precision), shape: shape, hash: sha256.New()}
 	defer f.close()
 	defer f.tape.Catch(&err)
 	f.tape.Reset(true)
-	loss := f.loss(f.block(f.image()))
+	loss := f.loss(f.tape.Cast(f.block(f.image()), tensor.F32))
 	f.add(loss.Value())
 	f.tape.Backward(loss, func(p *autograd.Param) { f.add(p.Grad) })
 	if f.err != nil {
@@ -104,7 +105,11 @@ func (f *fingerprinter) masked(scale float32, every int, dims ...int) *autograd.
 		index = append(index, int32(p))
 	}
 	values := &autograd.Param{Name: "fingerprint", Value: f.tensor(scale, len(index)), Trainable: true}
-	return f.tape.Masked(f.tape.Input(w), &autograd.Masked{Values: values, Index: index})
+	frozen := f.tape.Input(w)
+	if len(dims) > 1 {
+		frozen = f.tape.Cast(frozen, f.shape.precision) // as a matrix is placed
+	}
+	return f.tape.Masked(frozen, &autograd.Masked{Values: values, Index: index})
 }
 
 // loss is a cosine classifier's, with every term that a loss may have. LADE's own goes into the hash.

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"lift/configs"
@@ -22,11 +23,13 @@ type networkOptions struct {
 	Counts  []int // training images of each class
 	// Masks are the tuner's, by the name of what they mask; nil: drawn as the config says.
 	Masks map[string]peft.Mask
+	// Sums hold the trained values on the devices; nil: each network reads the parameter set's.
+	Sums deviceSums
 }
 
 // network is the model of one device: backbone, tuner, head and loss on one tape. All its methods are called
 // from the device's own goroutine. Frozen weights and trained values are shared with the
-// networks of the node's other CPU devices; gradients and activations are its own.
+// networks of the node's other CPU devices, or of the same GPU; gradients and activations are its own.
 //
 // Letters: m images of a micro-batch, R resolution, D width, C classes.
 type network struct {
@@ -40,11 +43,25 @@ type network struct {
 	loss    loss.Loss
 	index   map[*autograd.Param]int // canonical index of each trained parameter
 
-	sink    func(i int, grad []float32) // of the step in progress
-	err     error                       // of the call in progress; a field, for a variable would be allocated at each call
+	params  *paramSet
+	copies  []copied // of trained values, where the device does not share the host's memory
+	version uint64   // of the values in copies
+
+	sink    func(i int, grad tensor.Tensor) // of the step in progress: one of the two
+	toHost  func(i int, grad []float32)
+	err     error // of the call in progress; a field, for a variable would be allocated at each call
 	onReady autograd.Sink
+	shape   [4]int     // of images; a field as err is
+	host    []float32  // a gradient, downloaded
 	sum     [1]float32 // of the losses, downloaded
 	seconds networkSeconds
+}
+
+// copied is a parameter's values on the device.
+type copied struct {
+	index int
+	value tensor.Tensor
+	tensor.Memory
 }
 
 // networkSeconds is the time spent computing, cumulative.
@@ -61,55 +78,132 @@ func newNetwork(dev tensor.Device, o networkOptions, ps *paramSet) (*network, er
 	if err != nil {
 		return nil, err
 	}
+	precision, err := precisionOf(o.Config)
+	if err != nil {
+		return nil, err
+	}
 	n := &network{
-		arch: o.Weights.Arch(), classes: o.Classes,
-		tape: autograd.New(dev), hooks: tuner.Hooks, head: h, loss: l,
+		arch: o.Weights.Arch(), classes: o.Classes, params: ps,
+		tape: autograd.NewTyped(dev, precision), hooks: tuner.Hooks, head: h, loss: l,
 		index: map[*autograd.Param]int{},
 	}
 	for i, p := range trained(tuner, h) {
 		if i >= ps.Len() || ps.params[i].name != p.Name {
+			n.Close()
 			return nil, fmt.Errorf("the network's parameter %d, %s, is not the parameter set's", i, p.Name)
 		}
-		p.Value = tensor.FromF32(ps.Values(i), p.dims...)
+		if p.Value, err = n.bind(o.Sums, i, p.dims); err != nil {
+			n.Close()
+			return nil, fmt.Errorf("%s: %w", p.Name, err)
+		}
 		n.index[p.Param] = i
 	}
-	n.plain = vit.NewModel(o.Weights, frozen)
+	weights := placer{dev: dev, matrices: precision}
+	n.plain = vit.NewModel(o.Weights, weights.frozen)
 	n.model = vit.NewModel(o.Weights, func(t *vit.Tensor) *autograd.Param {
 		if p := tuner.Replaced[t]; p != nil {
 			return p
 		}
-		return frozen(t)
+		return weights.frozen(t)
 	})
-	n.onReady = func(p *autograd.Param) { n.sink(n.index[p], p.Grad.F32()) }
+	if weights.err != nil {
+		n.Close()
+		return nil, weights.err
+	}
+	n.onReady = func(p *autograd.Param) {
+		if n.toHost != nil {
+			n.toHost(n.index[p], n.hosted(p.Grad))
+			return
+		}
+		n.sink(n.index[p], p.Grad)
+	}
 	return n, nil
+}
+
+// bind is where the device reads parameter i: in the host's memory, in that of the sums, or in a copy of its own.
+func (n *network) bind(sums deviceSums, i int, dims []int) (tensor.Tensor, error) {
+	dev := n.tape.Device()
+	if sums != nil {
+		return sums.Values(dev, firstParam+i, dims...), nil
+	}
+	values := n.params.Values(i)
+	m, err := dev.Alloc(max(1, len(values)*tensor.F32.Size()))
+	if err != nil {
+		return tensor.Tensor{}, err
+	}
+	if m.Host {
+		dev.Free(m)
+		return tensor.FromF32(values, dims...), nil
+	}
+	c := copied{index: i, value: tensor.New(m, 0, tensor.F32, dims...), Memory: m}
+	n.copies = append(n.copies, c)
+	return c.value, nil
+}
+
+// refresh copies the trained values to the device, if they have changed.
+func (n *network) refresh() {
+	v := n.params.version.Load()
+	if v == n.version {
+		return
+	}
+	for _, c := range n.copies {
+		n.tape.Device().Upload(c.value, n.params.Values(c.index))
+	}
+	n.version = v
 }
 
 // Step computes the gradients of one micro-batch, images [m, 3, R, R] normalised, whose batch has the given divisor. It gives each
 // parameter's to sink, by canonical index, the head's first, as soon as it is complete: valid during the call only. It returns
 // the micro-batch's undivided loss.
 func (n *network) Step(images []float32, labels []int32, divisor float64, sink func(i int, grad []float32)) (lossSum float64, err error) {
-	if err := n.check(images, labels, divisor); err != nil {
+	n.toHost = sink
+	loss, err := n.StepOn(images, labels, divisor, nil)
+	n.toHost = nil
+	if err != nil {
 		return 0, err
 	}
-	n.err, n.sink = nil, sink
-	lossSum = n.step(images, labels, divisor)
-	n.sink = nil
-	return lossSum, n.err
+	n.tape.Device().Download(n.sum[:], loss)
+	return float64(n.sum[0]), n.tape.Device().Err()
 }
 
-// step is Step without its checks. It leaves what went wrong in n.err.
-func (n *network) step(images []float32, labels []int32, divisor float64) float64 {
+// StepOn is Step with all of its results on the device, where they may be still to be computed: what uses them there comes after them. The loss
+// is valid until the next step.
+func (n *network) StepOn(images []float32, labels []int32, divisor float64, sink func(i int, grad tensor.Tensor)) (loss tensor.Tensor, err error) {
+	if err := n.check(images, labels, divisor); err != nil {
+		return tensor.Tensor{}, err
+	}
+	n.err, n.sink = nil, sink
+	loss = n.step(images, labels, divisor)
+	n.sink = nil
+	return loss, n.err
+}
+
+// step is StepOn without its checks. It leaves what went wrong in n.err.
+func (n *network) step(images []float32, labels []int32, divisor float64) tensor.Tensor {
 	defer n.tape.Catch(&n.err)
 	start := time.Now()
+	n.refresh()
 	n.tape.Reset(true)
 	logits := n.head.Forward(n.tape, n.model.Forward(n.tape, n.input(images, len(labels)), n.hooks))
 	l := n.loss.Apply(n.tape, logits, labels, float32(1/divisor))
-	n.tape.Device().Download(n.sum[:], l.Value())
 	forward := time.Now()
 	n.tape.Backward(l, n.onReady)
 	n.seconds.Forward += forward.Sub(start)
 	n.seconds.Backward += time.Since(forward)
-	return float64(n.sum[0])
+	return l.Value()
+}
+
+// hosted is a gradient's values in host memory, valid until the next call.
+func (n *network) hosted(grad tensor.Tensor) []float32 {
+	if grad.OnHost() {
+		return grad.F32()
+	}
+	if cap(n.host) < grad.Len() {
+		n.host = make([]float32, grad.Len())
+	}
+	v := n.host[:grad.Len()]
+	n.tape.Device().Download(v, grad)
+	return v
 }
 
 // check refuses what the tape would panic on.
@@ -161,6 +255,7 @@ func (n *network) infer(images []float32, m int, out []float32, width int, forwa
 		return nil
 	}
 	defer n.tape.Catch(&err)
+	n.refresh()
 	n.tape.Reset(false)
 	y := forward(n.input(images, m))
 	n.tape.Device().Download(out, y.Value())
@@ -168,7 +263,8 @@ func (n *network) infer(images []float32, m int, out []float32, width int, forwa
 }
 
 func (n *network) input(images []float32, m int) *autograd.Var {
-	return n.tape.Input(tensor.FromF32(images, m, 3, n.arch.Resolution, n.arch.Resolution))
+	n.shape = [4]int{m, 3, n.arch.Resolution, n.arch.Resolution}
+	return n.tape.Input(n.tape.Device().Input(images, n.shape[:]...))
 }
 
 // Dim returns the width of the features.
@@ -181,9 +277,38 @@ func (n *network) ArenaPeak() int64 { return n.tape.ArenaPeak() }
 func (n *network) Seconds() networkSeconds { return n.seconds }
 
 // Close frees the network's device memory.
-func (n *network) Close() { n.tape.Close() }
+func (n *network) Close() {
+	n.tape.Close()
+	for _, c := range n.copies {
+		n.tape.Device().Free(c.Memory)
+	}
+	n.copies = nil
+}
 
-// frozen is a parameter that shares a weight's memory and is not trained.
-func frozen(t *vit.Tensor) *autograd.Param {
-	return &autograd.Param{Name: t.Name, Value: tensor.FromF32(t.Values, t.Dims...)}
+// placer puts frozen weights on a device.
+type placer struct {
+	dev      tensor.Device
+	matrices tensor.DType // of what is a factor of a product; the rest is F32
+	err      error        // the first
+}
+
+// frozen is a parameter of a weight's values that is not trained.
+func (p *placer) frozen(t *vit.Tensor) *autograd.Param {
+	dt := tensor.F32
+	if len(t.Dims) > 1 && strings.HasSuffix(t.Name, "weight") {
+		dt = p.matrices
+	}
+	return &autograd.Param{Name: t.Name, Value: p.place(t.Name, t.Values, dt, t.Dims...)}
+}
+
+// place puts values on the device. After an error it gives a shape without memory.
+func (p *placer) place(name string, values []float32, dt tensor.DType, dims ...int) tensor.Tensor {
+	x, err := p.dev.Place(values, dt, dims...)
+	if err != nil {
+		if p.err == nil {
+			p.err = fmt.Errorf("%s: %w", name, err)
+		}
+		return tensor.Shape(dims...)
+	}
+	return x
 }

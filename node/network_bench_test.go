@@ -112,10 +112,10 @@ func newStepper(b *testing.B, o networkOptions, devices int) *stepper {
 	if s.params, err = newParams(o); err != nil {
 		b.Fatal(err)
 	}
-	if s.pool, err = startPool(devices); err != nil {
+	if s.pool, err = startPool(cpuEngine(devices)); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(s.pool.close)
+	b.Cleanup(func() { s.pool.close() })
 	if err := s.pool.build(b.Context(), o, s.params); err != nil {
 		b.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func (s *stepper) step(ctx context.Context, step uint64) error {
 		loss, err := d.net.Step(s.images, s.labels, float64(t.BatchSize), func(i int, grad []float32) {
 			failed = firstOf(failed, s.reducer.Add(firstParam+i, grad))
 		})
-		return firstOf(err, failed, s.reducer.Add(tensorStep, []float32{float32(loss), 0}))
+		return firstOf(err, failed, s.reducer.Add(tensorLoss, []float32{float32(loss)}), s.reducer.Add(tensorStop, []float32{0}))
 	})
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"lift/model/autograd"
 	"lift/model/checkpoint"
@@ -16,8 +17,9 @@ import (
 // one, which all its CPU devices read. Its order is the canonical one: the tuner's parameters block by block,
 // then the head's.
 type paramSet struct {
-	params []trainedValues
-	masks  []peft.Mask // of the values that are trained at some positions only
+	params  []trainedValues
+	masks   []peft.Mask   // of the values that are trained at some positions only
+	version atomic.Uint64 // of the values, from 1
 }
 
 type trainedValues struct {
@@ -35,6 +37,7 @@ func newParams(o networkOptions) (*paramSet, error) {
 		return nil, err
 	}
 	ps := &paramSet{masks: tuner.Masks}
+	ps.touch()
 	for _, p := range trained(tuner, h) {
 		n := 1
 		for _, d := range p.dims {
@@ -73,7 +76,10 @@ func (ps *paramSet) Shapes() [][]int {
 	return shapes
 }
 
-// Values returns parameter i's values themselves: what is written to them is what the next step computes with.
+// touch says that values have changed: devices that hold copies take new ones.
+func (ps *paramSet) touch() { ps.version.Add(1) }
+
+// Values returns parameter i's values themselves: what is written to them is what the next step after a touch computes with.
 func (ps *paramSet) Values(i int) []float32 { return ps.params[i].values }
 
 // Momentum returns parameter i's momentum itself.
@@ -133,6 +139,7 @@ func (ps *paramSet) Load(values, momentum []checkpoint.NamedTensor) error {
 			return fmt.Errorf("momentum: %w", err)
 		}
 	}
+	defer ps.touch()
 	for i := range ps.params {
 		copy(ps.params[i].values, from[i])
 		if momentum != nil {
@@ -190,8 +197,8 @@ func newModules(o networkOptions) (*peft.Tuner, head.Head, error) {
 		return nil, nil, fmt.Errorf("model.resolution is %d, but the backbone's position embedding is for %d; set model.resolution=%d",
 			c.Model.Resolution, arch.Resolution, arch.Resolution)
 	}
-	if c.Model.Precision != "fp32" {
-		return nil, nil, fmt.Errorf("model.precision %q is not built; there is fp32", c.Model.Precision)
+	if _, err := precisionOf(c); err != nil {
+		return nil, nil, err
 	}
 	if o.Classes < 1 || len(o.Counts) != o.Classes {
 		return nil, nil, fmt.Errorf("%d classes, but training counts of %d", o.Classes, len(o.Counts))

@@ -17,14 +17,14 @@ import (
 
 func TestParamsRefuseBadConfigs(t *testing.T) {
 	for want, change := range map[string]func(o *networkOptions){
-		"model.resolution is 224": func(o *networkOptions) { o.Config.Model.Resolution = 224 },
-		`precision "bf16"`:        func(o *networkOptions) { o.Config.Model.Precision = "bf16" },
-		"counts of 4":             func(o *networkOptions) { o.Counts = o.Counts[1:] },
-		"0 classes":               func(o *networkOptions) { o.Classes, o.Counts = 0, nil },
-		"vpt_len must be":         func(o *networkOptions) { o.Config.PEFT.VPTLen = new(int) },
-		"lora_dim must be":        func(o *networkOptions) { o.Config.PEFT.LoRADim = new(int) },
-		"mask_ratio must be":      func(o *networkOptions) { o.Config.PEFT.MaskRatio = new(float64) },
-		"aft_ratio must be":       func(o *networkOptions) { o.Config.PEFT.AFTRatio = new(float64) },
+		"model.resolution is 224":               func(o *networkOptions) { o.Config.Model.Resolution = 224 },
+		`precision bf16 needs node.device cuda`: func(o *networkOptions) { o.Config.Model.Precision = "bf16" },
+		"counts of 4":                           func(o *networkOptions) { o.Counts = o.Counts[1:] },
+		"0 classes":                             func(o *networkOptions) { o.Classes, o.Counts = 0, nil },
+		"vpt_len must be":                       func(o *networkOptions) { o.Config.PEFT.VPTLen = new(int) },
+		"lora_dim must be":                      func(o *networkOptions) { o.Config.PEFT.LoRADim = new(int) },
+		"mask_ratio must be":                    func(o *networkOptions) { o.Config.PEFT.MaskRatio = new(float64) },
+		"aft_ratio must be":                     func(o *networkOptions) { o.Config.PEFT.AFTRatio = new(float64) },
 		"layers of lora: [7]": func(o *networkOptions) {
 			o.Config.PEFT.LoRA, o.Config.PEFT.Layers.LoRA = true, configs.Partial{7}
 		},

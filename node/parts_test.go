@@ -200,11 +200,11 @@ func TestPoolHeedsContext(t *testing.T) {
 // startTestPool is a pool that the test closes.
 func startTestPool(t testing.TB, size int) *pool {
 	t.Helper()
-	p, err := startPool(size)
+	p, err := startPool(cpuEngine(size))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.close)
+	t.Cleanup(func() { p.close() })
 	return p
 }
 

@@ -36,6 +36,9 @@ type PlanReport struct {
 	// Time is nil when it was not asked for, or could not be measured.
 	Time *PlannedTime `json:"time,omitempty"`
 
+	// GPU is of a run on GPUs; else nil.
+	GPU *PlannedGPU `json:"gpu,omitempty"`
+
 	// BytesSentPerStep is what a node sends round the ring in a step, at about 4 bytes a value; 0 with one node.
 	BytesSentPerStep int64 `json:"bytes_sent_per_step"`
 
@@ -83,10 +86,12 @@ const (
 // PlanOptions of [Plan].
 type PlanOptions struct {
 	Nodes int // at least 1
-	// Devices of each node; 0: node.devices, or else this host's cores shared out over the nodes.
+	// Devices of each node; 0: node.devices, or else this host's cores shared out over the nodes, or its GPUs (one, if it has none).
 	Devices int
-	// Time measures how long the run would take: it computes for a few seconds.
+	// Time measures how long the run would take: it computes for a few seconds. On GPUs nothing is measured.
 	Time bool
+	// GPU is what a run on GPUs would have.
+	GPU GPUOptions
 	// StandIn takes the place of what is missing, which stays among the Problems; nil: nothing does. With one, nothing is fetched.
 	StandIn *StandIn
 	// Log is told of a backbone that is fetched; nil: nobody.
@@ -108,10 +113,14 @@ func Plan(ctx context.Context, cfg *configs.Config, o PlanOptions) (*PlanReport,
 	if devices == 0 {
 		devices = cfg.Node.Devices
 	}
+	if devices == 0 && cfg.Node.Device == "cuda" {
+		found, _ := GPUs(cfg) // that there is none is the run's problem, not the plan's
+		devices = max(1, found)
+	}
 	if devices == 0 {
 		devices = max(1, runtime.NumCPU()/o.Nodes)
 	}
-	r := &PlanReport{Name: cfg.Name, Nodes: o.Nodes, Devices: devices, Epochs: cfg.Train.Epochs, Problems: cfg.NotBuilt()}
+	r := &PlanReport{Name: cfg.Name, Nodes: o.Nodes, Devices: devices, Epochs: cfg.Train.Epochs, Problems: NotBuilt(cfg)}
 	counts := r.planData(cfg, o.StandIn)
 	r.planShare(cfg)
 	if err := r.planModel(ctx, cfg, counts, o); err != nil {
@@ -213,6 +222,9 @@ func (r *PlanReport) planModel(ctx context.Context, cfg *configs.Config, counts 
 		return err
 	}
 	r.planMemory(cfg, weights.Arch())
+	if cfg.Node.Device == "cuda" {
+		return r.planGPU(no, ps, o.GPU)
+	}
 	if o.Time && EngineBuilt {
 		return r.planTime(ctx, no, ps)
 	}

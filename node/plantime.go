@@ -42,7 +42,7 @@ const measureBudget = 2 * time.Second
 func (r *PlanReport) planTime(ctx context.Context, o networkOptions, ps *paramSet) error {
 	all, m := r.Nodes*r.Devices, o.Config.Train.MicroBatchSize
 	t := &PlannedTime{Devices: min(all, runtime.NumCPU()), StandIn: r.standIn}
-	p, err := startPool(t.Devices)
+	p, err := startPool(cpuEngine(t.Devices))
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func Predict(ctx context.Context, cfg *configs.Config, adapters string, images [
 
 // openPredictor opens weights, devices and adapters; the head's shape says how many classes there are.
 func openPredictor(ctx context.Context, cfg *configs.Config, path string, log *slog.Logger) (b *workbench, classes int, err error) {
-	if missing := cfg.NotBuilt(); len(missing) > 0 {
+	if missing := NotBuilt(cfg); len(missing) > 0 {
 		return nil, 0, &NotBuiltError{Missing: missing}
 	}
 	b = &workbench{cfg: cfg, log: log}
@@ -65,9 +65,6 @@ func openPredictor(ctx context.Context, cfg *configs.Config, path string, log *s
 		}
 		classes = b.adapters.classes
 		if err := b.openWeights(ctx); err != nil {
-			return err
-		}
-		if b.pool, err = startPool(deviceCount(cfg)); err != nil {
 			return err
 		}
 		// No loss is computed, so any counts do.

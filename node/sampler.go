@@ -17,10 +17,11 @@ type sampler struct {
 	spent time.Duration // on kernels, since begin
 }
 
-// kernelCall is a kernel and the shapes, as rows and columns, that it is called on.
+// kernelCall is a kernel and the shapes, as rows and columns, and types that it is called on.
 type kernelCall struct {
 	name   string
 	shapes [4][2]int
+	types  [4]tensor.DType
 	how    [5]int // what else decides the time
 }
 
@@ -108,7 +109,7 @@ func on(name string, tensors ...tensor.Tensor) kernelCall {
 	k := kernelCall{name: name}
 	for i, t := range tensors {
 		if !t.IsNone() {
-			k.shapes[i] = [2]int{t.Rows(), t.Cols()}
+			k.shapes[i], k.types[i] = [2]int{t.Rows(), t.Cols()}, t.DType()
 		}
 	}
 	return k

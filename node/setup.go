@@ -47,37 +47,43 @@ type workbench struct {
 	loss        loss.Loss
 	texts       *texts // the classes as texts, where head.init asks for them
 	pool        *pool
+	sums        deviceSums // of a training run whose devices add up their gradients themselves; else nil
 	trainLoader *sharding.Loader
 	evalLoader  *sharding.Loader
 
+	training    bool
 	fingerprint string // hex; empty until takeFingerprint
 }
 
+// benchOptions say what a bench is for.
+type benchOptions struct {
+	adapters string // a file that the networks' parameters are read from; empty: they start as for training
+	train    bool   // to train, and not only to compute with the parameters
+}
+
 // openBench opens everything that cfg names, packing the data first where data.shards lacks it, and starts the devices with a network
-// each. Unless its path is empty, the networks' parameters are those of a file of adapters.
-func openBench(ctx context.Context, cfg *configs.Config, log *slog.Logger, adapters string) (*workbench, error) {
-	if missing := cfg.NotBuilt(); len(missing) > 0 {
+// each.
+func openBench(ctx context.Context, cfg *configs.Config, log *slog.Logger, o benchOptions) (*workbench, error) {
+	if missing := NotBuilt(cfg); len(missing) > 0 {
 		return nil, &NotBuiltError{Missing: missing}
 	}
 	b := &workbench{cfg: cfg, log: log, started: time.Now()}
-	if err := b.open(ctx, adapters); err != nil {
+	if err := b.open(ctx, o); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	return b, nil
 }
 
-func (b *workbench) open(ctx context.Context, adapters string) (err error) {
-	if adapters != "" {
-		if b.adapters, err = openAdapters(adapters, ""); err != nil {
+func (b *workbench) open(ctx context.Context, o benchOptions) (err error) {
+	if o.adapters != "" {
+		if b.adapters, err = openAdapters(o.adapters, ""); err != nil {
 			return err
 		}
 	}
 	if err := b.openWeights(ctx); err != nil {
 		return err
 	}
-	if b.pool, err = startPool(deviceCount(b.cfg)); err != nil {
-		return err
-	}
+	b.training = o.train
 	if b.adapters == nil && b.cfg.Head.Init == "text_feat" {
 		if b.texts, err = openTexts(b.cfg, b.backbone, b.weights); err != nil {
 			return fmt.Errorf("head.init text_feat: %w", err)
@@ -91,7 +97,11 @@ func (b *workbench) open(ctx context.Context, adapters string) (err error) {
 			return err
 		}
 	}
-	return b.buildNetworks(ctx, b.train.NumClasses(), b.train.Counts())
+	if err := b.buildNetworks(ctx, b.train.NumClasses(), b.train.Counts()); err != nil {
+		return err
+	}
+	b.openLoaders()
+	return nil
 }
 
 // openWeights maps the backbone, fetched first if model.backbone is a name of the hub.
@@ -110,7 +120,7 @@ func (b *workbench) openWeights(ctx context.Context) (err error) {
 	return nil
 }
 
-// openData opens the training and the evaluation split and their loaders.
+// openData opens the training and the evaluation split.
 func (b *workbench) openData(ctx context.Context) (err error) {
 	if _, err = PackData(ctx, b.cfg, b.log); err != nil {
 		return err
@@ -126,16 +136,34 @@ func (b *workbench) openData(ctx context.Context) (err error) {
 	if train, eval := b.train.NumClasses(), b.eval.NumClasses(); eval > train {
 		return fmt.Errorf("data.%s has %d classes, data.train %d: they must be of one set", b.cfg.Eval.Split, eval, train)
 	}
-	workers, depth := b.cfg.Data.Workers, b.cfg.Data.Depth*b.pool.size
-	if workers == 0 {
+	return nil
+}
+
+// openLoaders starts what decodes for the devices. GPUs leave all cores to it.
+func (b *workbench) openLoaders() {
+	workers, depth := b.cfg.Data.Workers, b.ahead()
+	switch {
+	case workers > 0:
+	case b.cfg.Node.Device == "cuda":
+		workers = runtime.NumCPU()
+	default:
 		workers = b.pool.size
 	}
 	b.trainLoader = sharding.NewLoader(b.train, workers, depth)
 	b.evalLoader = sharding.NewLoader(b.eval, workers, depth)
-	return nil
 }
 
-// buildNetworks initialises the parameters, or reads the adapters, and gives each device its network.
+// openPool opens the devices: see openEngine.
+func (b *workbench) openPool(need func() (footprint, error)) error {
+	e, err := openEngine(b.cfg, need)
+	if err != nil {
+		return err
+	}
+	b.pool, err = startPool(e)
+	return err
+}
+
+// buildNetworks initialises the parameters, or reads the adapters, opens the devices and gives each its network.
 func (b *workbench) buildNetworks(ctx context.Context, classes int, counts []int) (err error) {
 	if b.loss, err = loss.New(b.cfg.Loss.Type, loss.Options{Counts: counts, Scale: b.cfg.Head.Scale}); err != nil {
 		return err
@@ -143,7 +171,26 @@ func (b *workbench) buildNetworks(ctx context.Context, classes int, counts []int
 	if err := b.makeParams(classes, counts); err != nil {
 		return err
 	}
+	if err := b.openPool(b.footprint); err != nil {
+		return err
+	}
+	if b.training {
+		if b.sums, err = b.pool.engine.sums(sumsConfig(b.cfg, newLayout(b.cfg, b.params))); err != nil {
+			return err
+		}
+		b.options.Sums = b.sums
+	}
 	return b.pool.build(ctx, b.options, b.params)
+}
+
+// footprint is what the networks will take of a GPU's memory.
+func (b *workbench) footprint() (footprint, error) {
+	w, err := walkStep(b.options, b.params, b.cfg.Train.MicroBatchSize)
+	if err != nil {
+		return footprint{}, err
+	}
+	m, err := gpuMemory(b.options, w)
+	return footprint{shared: m.Shared(), device: m.Network()}, err
 }
 
 // makeParams makes the parameters of a network: fresh ones, or those of the adapters.
@@ -167,7 +214,11 @@ func (b *workbench) makeParams(classes int, counts []int) (err error) {
 // takeFingerprint fingerprints one of the devices, which are all of a kind.
 func (b *workbench) takeFingerprint(ctx context.Context) error {
 	a := b.weights.Arch()
-	shape := fingerprintShape{width: a.Width, mlp: a.MLP, heads: a.Heads, patch: a.Patch, grid: a.Resolution / a.Patch, eps: a.Eps}
+	precision, err := precisionOf(b.cfg)
+	if err != nil {
+		return err
+	}
+	shape := fingerprintShape{width: a.Width, mlp: a.MLP, heads: a.Heads, patch: a.Patch, grid: a.Resolution / a.Patch, eps: a.Eps, precision: precision}
 	return b.pool.each(ctx, 1, func(d *device, _ int) error {
 		sum, err := fingerprint(d.dev, shape)
 		b.fingerprint = fmt.Sprintf("%x", sum)
@@ -218,8 +269,11 @@ func (b *workbench) close() error {
 			l.Close()
 		}
 	}
+	if b.sums != nil {
+		errs = append(errs, b.sums.Close())
+	}
 	if b.pool != nil {
-		b.pool.close()
+		errs = append(errs, b.pool.close())
 	}
 	if b.train != nil {
 		errs = append(errs, b.train.Close())
@@ -235,12 +289,4 @@ func (b *workbench) close() error {
 		errs = append(errs, b.adapters.close())
 	}
 	return errors.Join(errs...)
-}
-
-// deviceCount is node.devices, or all of the host's cores.
-func deviceCount(cfg *configs.Config) int {
-	if cfg.Node.Devices > 0 {
-		return cfg.Node.Devices
-	}
-	return runtime.NumCPU()
 }

@@ -11,17 +11,17 @@ import (
 	"lift/allreduce"
 	"lift/coordinator/liftpb"
 	"lift/model/optim"
+	"lift/model/tensor"
+	"lift/model/tensor/cuda"
 	"lift/sharding"
 )
 
-// The first tensor of the all-reduce layout is ours: it carries what the nodes tell each other in every step. It is the first, so that
-// it travels in the last bucket: a micro-batch's loss is known to this package when its backward is over.
+// The first tensors of the all-reduce layout are ours: they carry what the nodes tell each other in every step, a value each. They are the first, so
+// that they travel in the last bucket: a micro-batch's loss is known to this package when its backward is over.
 const (
-	tensorStep   = 0 // [stepValues]
-	firstParam   = 1 // parameter i is tensor firstParam+i
-	valueLoss    = 0 // sum over the micro-batches of loss / divisor: the batch's mean loss
-	valueStop    = 1 // above 0 when a node wants to stop after this step
-	stepValues   = 2
+	tensorLoss   = iota                   // sum over the micro-batches of loss / divisor: the batch's mean loss
+	tensorStop                            // above 0 when a node wants to stop after this step
+	firstParam                            // parameter i is tensor firstParam+i
 	progressRate = 100 * time.Millisecond // progress is reported at most this often
 )
 
@@ -57,7 +57,7 @@ func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
 	mine := t.feed.assigned(step)
 	total := t.schedule.MicroBatches(step)
 	exposed := t.reducer.Stats().Exposed
-	if err := t.reducer.Begin(step, len(mine), total); err != nil {
+	if err := t.gradients.begin(ctx, step, len(mine), total); err != nil {
 		return outcome{}, fmt.Errorf("step %d: %w", step, err)
 	}
 	if len(mine) == 0 {
@@ -66,15 +66,15 @@ func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
 	divisor := t.bench.divisor(t.schedule, step)
 	pending := t.feed.take(step)
 	err := t.pool.each(ctx, len(mine), func(d *device, i int) error {
-		return t.microBatch(ctx, d, step, mine[i], pending[i], divisor)
+		return t.microBatch(ctx, d, step, i, mine[i], pending[i], divisor)
 	})
 	if err != nil {
-		t.reducer.Abort(err)
+		t.gradients.abort(err)
 		t.feed.drop(pending)
 		return outcome{}, err
 	}
-	if err := t.reducer.Wait(ctx); err != nil {
-		return outcome{}, fmt.Errorf("step %d: %w", step, err)
+	if err := t.gradients.wait(ctx); err != nil {
+		return outcome{}, t.waitError(step, mine, err)
 	}
 	t.clock.add(phaseExposed, t.reducer.Stats().Exposed-exposed)
 	out, err := t.update(ctx, step)
@@ -86,10 +86,11 @@ func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
 	return out, nil
 }
 
-// microBatch is what a device does with micro-batch k: wait for it, compute it, and add its gradients, loss and vote to the sums.
-func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k int, pending *sharding.Pending, divisor float64) error {
-	fail := func(tensor string, err error) error {
-		return &StepError{Step: step, MicroBatch: k, Tensor: tensor, Err: err}
+// microBatch is what a device does with this node's k-th micro-batch, of that number in the batch: wait for it, compute it, and add its gradients, loss
+// and vote to the sums.
+func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k, number int, pending *sharding.Pending, divisor float64) error {
+	fail := func(name string, err error) error {
+		return &StepError{Step: step, MicroBatch: number, Tensor: name, Err: err}
 	}
 	start := time.Now()
 	batch, err := pending.Wait(ctx)
@@ -100,7 +101,7 @@ func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k int,
 	t.clock.since(phaseData, start)
 	t.noteSkipped(batch.Skipped)
 	if len(batch.Labels) == 0 {
-		if err := t.addNothing(step); err != nil {
+		if err := t.addNothing(d, k, step); err != nil {
 			return fail("", err)
 		}
 		return nil
@@ -108,9 +109,9 @@ func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k int,
 
 	before := d.net.Seconds()
 	var addErr error
-	loss, err := d.net.Step(batch.Images, batch.Labels, divisor, func(i int, grad []float32) {
+	loss, err := d.net.StepOn(batch.Images, batch.Labels, divisor, func(i int, grad tensor.Tensor) {
 		if addErr == nil {
-			addErr = t.reducer.Add(firstParam+i, grad)
+			addErr = t.gradients.add(d, k, firstParam+i, grad)
 		}
 	})
 	if addErr != nil {
@@ -123,7 +124,11 @@ func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k int,
 	t.clock.add(phaseForward, after.Forward-before.Forward)
 	t.clock.add(phaseBackward, after.Backward-before.Backward)
 
-	if err := t.addStepValues(step, float32(loss/divisor)); err != nil {
+	d.dev.Scale(loss, loss, float32(1/divisor))
+	if err := t.gradients.add(d, k, tensorLoss, loss); err != nil {
+		return fail("", fmt.Errorf("its loss: %s: %w", remedy(step), err))
+	}
+	if err := t.addVote(d, k, step); err != nil {
 		return fail("", err)
 	}
 	t.meters.images.Add(float64(len(batch.Labels)))
@@ -131,16 +136,26 @@ func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k int,
 	return nil
 }
 
-// addStepValues adds what a micro-batch has to say beside its gradients: its share of the loss, and this node's vote.
-func (t *trainer) addStepValues(step uint64, loss float32) error {
-	values := [stepValues]float32{valueLoss: loss}
+// addVote adds what a micro-batch has to say beside gradients and loss: whether this node wants to stop.
+func (t *trainer) addVote(d *device, k int, step uint64) error {
+	var vote [1]float32
 	if t.wantsStop(step) {
-		values[valueStop] = 1
+		vote[0] = 1
 	}
-	if err := t.reducer.Add(tensorStep, values[:]); err != nil {
-		return fmt.Errorf("its loss is %g: %s: %w", loss, remedy(step), err)
+	return t.gradients.addValues(d, k, tensorStop, vote[:])
+}
+
+// waitError is why a step's sums are not complete. That a GPU's gradient cannot be summed shows only then: mine are the numbers of this node's micro-batches.
+func (t *trainer) waitError(step uint64, mine []int, err error) error {
+	var bad *cuda.BadValue
+	if !errors.As(err, &bad) || bad.Contribution >= len(mine) {
+		return fmt.Errorf("step %d: %w", step, err)
 	}
-	return nil
+	err = &allreduce.ValueError{Tensor: bad.Tensor, Index: bad.Index, Value: bad.Value, Limit: bad.Limit}
+	if bad.Tensor == tensorLoss {
+		return &StepError{Step: step, MicroBatch: mine[bad.Contribution], Err: fmt.Errorf("its loss is %g: %s: %w", bad.Value, remedy(step), err)}
+	}
+	return &StepError{Step: step, MicroBatch: mine[bad.Contribution], Tensor: t.tensorOf(err), Err: advise(err, step)}
 }
 
 // noteSkipped tells of the images of a micro-batch that data.on_error: skip leaves out. They contribute nothing to the batch's sums, while its
@@ -154,13 +169,16 @@ func (t *trainer) noteSkipped(skipped []*sharding.DecodeError) {
 }
 
 // addNothing adds the share of a micro-batch that has no image left: zeros.
-func (t *trainer) addNothing(step uint64) error {
+func (t *trainer) addNothing(d *device, k int, step uint64) error {
 	for i := range t.params.Len() {
-		if err := t.reducer.Add(firstParam+i, make([]float32, len(t.params.Values(i)))); err != nil {
+		if err := t.gradients.addValues(d, k, firstParam+i, make([]float32, len(t.params.Values(i)))); err != nil {
 			return err
 		}
 	}
-	return t.addStepValues(step, 0)
+	if err := t.gradients.addValues(d, k, tensorLoss, []float32{0}); err != nil {
+		return err
+	}
+	return t.addVote(d, k, step)
 }
 
 // wantsStop says whether this node votes for the run to stop after the step.
@@ -181,31 +199,25 @@ func (t *trainer) voteByWord(ctx context.Context) {
 	}
 }
 
-// update turns the step's sums into new parameters, the tensors dealt to the devices by size.
+// update turns the step's sums into new parameters.
 func (t *trainer) update(ctx context.Context, step uint64) (outcome, error) {
 	start := time.Now()
 	defer t.clock.since(phaseUpdate, start)
 	c := t.cfg.Train
-	lr := float32(t.learningRate(step))
+	r := rule{float32(t.learningRate(step)), float32(c.Momentum), float32(c.WeightDecay)}
 	// An update that has begun is finished: all of a node's tensors have seen a step, or none.
-	err := t.pool.each(context.WithoutCancel(ctx), len(t.updateGroups), func(_ *device, g int) error {
-		for _, i := range t.updateGroups[g] {
-			grad, err := t.reducer.View(step, firstParam+i)
-			if err != nil {
-				return fmt.Errorf("step %d, %s: %w", step, t.params.Names()[i], err)
-			}
-			t.params.Update(i, grad, lr, float32(c.Momentum), float32(c.WeightDecay))
-		}
-		return nil
-	})
-	if err != nil {
-		return outcome{}, err
+	if err := t.gradients.update(context.WithoutCancel(ctx), step, r); err != nil {
+		return outcome{}, fmt.Errorf("step %d: %w", step, err)
 	}
-	values, err := t.reducer.View(step, tensorStep)
+	loss, err := t.gradients.sum(step, tensorLoss)
 	if err != nil {
 		return outcome{}, fmt.Errorf("step %d: %w", step, err)
 	}
-	return outcome{loss: float64(values[valueLoss]), stop: values[valueStop] > 0}, nil
+	stop, err := t.gradients.sum(step, tensorStop)
+	if err != nil {
+		return outcome{}, fmt.Errorf("step %d: %w", step, err)
+	}
+	return outcome{loss: float64(loss[0]), stop: stop[0] > 0}, nil
 }
 
 // learningRate is the rate of a step: the cosine schedule knows epochs only.

@@ -50,7 +50,11 @@ func (x *texts) encode(ctx context.Context, p *pool, chunks [][]int, features []
 	done, told := 0, time.Now()
 	err := p.each(ctx, len(chunks), func(d *device, i int) error {
 		if encoders[d.id] == nil {
-			encoders[d.id] = text.NewEncoder(d.dev, x.weights)
+			e, err := text.NewEncoder(d.dev, x.weights)
+			if err != nil {
+				return err
+			}
+			encoders[d.id] = e
 		}
 		if err := x.encodeChunk(encoders[d.id], chunks[i], features); err != nil {
 			return err

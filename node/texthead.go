@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"lift/model/autograd"
-	"lift/model/tensor"
 )
 
 // projectRows is how many rows of the head are computed at once.
@@ -32,12 +31,16 @@ func (t *trainer) textHead(ctx context.Context) error {
 // project sets out [C, D] to the directions of features [C, E] times the transposed projection.
 func (x *texts) project(ctx context.Context, p *pool, features, out []float32) error {
 	rows, d := len(x.prompts), x.projection.Dims[0]
-	w := frozen(x.projection)
 	return p.each(ctx, (rows+projectRows-1)/projectRows, func(dev *device, i int) error {
 		from, to := i*projectRows, min((i+1)*projectRows, rows)
+		weights := placer{dev: dev.dev}
+		w := weights.frozen(x.projection)
+		if weights.err != nil {
+			return weights.err
+		}
 		return dev.infer(out[from*d:to*d], func(t *autograd.Tape) *autograd.Var {
-			in := features[from*x.width() : to*x.width()]
-			return t.NormalizeRows(t.Linear(t.Input(tensor.FromF32(in, to-from, x.width())), t.Use(w), nil), 1e-12)
+			in := dev.dev.Input(features[from*x.width():to*x.width()], to-from, x.width())
+			return t.NormalizeRows(t.Linear(t.Input(in), t.Use(w), nil), 1e-12)
 		})
 	})
 }

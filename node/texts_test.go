@@ -221,7 +221,7 @@ func TestTextErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := tinyTexts(t, strings.Fields(c.override)...)
-			b, err := openBench(t.Context(), cfg, discard, "")
+			b, err := openBench(t.Context(), cfg, discard, benchOptions{})
 			if err == nil {
 				b.close()
 			}

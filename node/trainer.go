@@ -30,6 +30,7 @@ type trainer struct {
 	pool      *pool
 	params    *paramSet
 	reducer   *allreduce.Reducer
+	gradients gradients
 	meters    *meters
 	mixed     bool // nodes of several kinds: the result cannot be repeated
 	clock     *clock
@@ -37,9 +38,8 @@ type trainer struct {
 	bench     *workbench
 	runDigest string
 
-	schedule     sharding.Schedule
-	feed         *feed
-	updateGroups [][]int
+	schedule sharding.Schedule
+	feed     *feed
 
 	members   []member
 	self      int
@@ -100,6 +100,9 @@ func (t *trainer) run(ctx context.Context, g *liftpb.Generation) (ending, error)
 		if err := t.beforeSteps(ctx); err != nil {
 			return t.leaving(ctx, err)
 		}
+	}
+	if err := t.gradients.load(len(t.members) == 1); err != nil {
+		return ending{}, err
 	}
 	stopped, err := t.steps(ctx)
 	if err != nil {
@@ -240,6 +243,9 @@ func (t *trainer) afterStep(ctx context.Context, step uint64, out outcome) error
 func (t *trainer) checkpoint() error {
 	if t.files == nil {
 		return nil
+	}
+	if err := t.gradients.store(); err != nil {
+		return err
 	}
 	if err := t.files.writeState(t.state()); err != nil {
 		return err

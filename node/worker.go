@@ -65,7 +65,7 @@ func (w *worker) start(ctx context.Context, cancel context.CancelCauseFunc) erro
 	if w.server, err = serveRing(w.cfg.Node.Addr); err != nil {
 		return err
 	}
-	if w.bench, err = openBench(ctx, w.cfg, w.log, ""); err != nil {
+	if w.bench, err = openBench(ctx, w.cfg, w.log, benchOptions{train: true}); err != nil {
 		return err
 	}
 	w.bench.started = w.started
@@ -120,19 +120,28 @@ func (w *worker) findCoordinator(ctx context.Context, cancel context.CancelCause
 	return nil
 }
 
-// newReducer lays out the all-reduce: the step's own tensor, then the parameters.
+// newReducer makes the all-reduce of the parameters' gradients.
 func newReducer(cfg *configs.Config, ps *paramSet, t allreduce.Transport) (*allreduce.Reducer, error) {
-	sizes, total := []int{stepValues}, stepValues
+	return allreduce.New(allreduce.Config{
+		FractionBits: cfg.Reduce.FractionBits,
+		Layout:       newLayout(cfg, ps),
+		Lanes:        cfg.AllReduce.Lanes,
+		ChunkBytes:   cfg.AllReduce.ChunkBytes,
+	}, t)
+}
+
+// newLayout is the all-reduce's: the step's own tensors, then the parameters.
+func newLayout(cfg *configs.Config, ps *paramSet) *allreduce.Layout {
+	sizes := make([]int, firstParam, firstParam+ps.Len())
+	for i := range sizes {
+		sizes[i] = 1
+	}
+	total := len(sizes)
 	for i := range ps.Len() {
 		sizes = append(sizes, len(ps.Values(i)))
 		total += len(ps.Values(i))
 	}
-	return allreduce.New(allreduce.Config{
-		FractionBits: cfg.Reduce.FractionBits,
-		Layout:       allreduce.NewLayout(sizes, bucketValues(total, cfg.AllReduce.BucketBytes)),
-		Lanes:        cfg.AllReduce.Lanes,
-		ChunkBytes:   cfg.AllReduce.ChunkBytes,
-	}, t)
+	return allreduce.NewLayout(sizes, bucketValues(total, cfg.AllReduce.BucketBytes))
 }
 
 // bucketValues is the size of a bucket, in values, of a gradient of total values: the configured limit, or less where that would make so few
@@ -169,7 +178,7 @@ func (w *worker) join(ctx context.Context) error {
 		BackboneDigest:   hexOf(b.weights.Digest()),
 		TrainIndexDigest: hexOf(b.train.Digest()), TestIndexDigest: hexOf(b.eval.Digest()),
 		RunDigest: w.runDigest, TrainSamples: uint64(b.train.Len()), TestSamples: uint64(b.eval.Len()),
-		Build: w.o.Build, Fingerprint: b.fingerprint, FingerprintLine: engineInfo(), CommittedStep: w.committed,
+		Build: w.o.Build, Fingerprint: b.fingerprint, FingerprintLine: b.pool.engine.line(), CommittedStep: w.committed,
 	}
 	if w.o.fingerprint != "" {
 		req.Fingerprint = w.o.fingerprint
@@ -221,11 +230,11 @@ func (w *worker) newTrainer() *trainer {
 	if c.Train.MaxSteps > 0 {
 		t.lastStep = min(t.total, uint64(c.Train.MaxSteps))
 	}
-	var sizes []int
-	for i := range t.params.Len() {
-		sizes = append(sizes, len(t.params.Values(i)))
+	if w.bench.sums == nil {
+		t.gradients = newHostGradients(w.reducer, w.bench.pool, w.bench.params)
+	} else {
+		t.gradients = newDeviceGradients(w.reducer, w.bench.sums, w.bench.params, newLayout(w.cfg, w.bench.params).Buckets())
 	}
-	t.updateGroups = balance(sizes, w.bench.pool.size)
 	return t
 }
 

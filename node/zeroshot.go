@@ -34,13 +34,14 @@ type zeroShotWeights struct {
 	scale   float32
 }
 
-func newZeroShot(dev tensor.Device, w *zeroShotWeights) *zeroShot {
-	a := w.image.Arch()
-	return &zeroShot{
-		arch: a, tape: autograd.New(dev), model: vit.NewModel(w.image, frozen), scale: w.scale,
-		project: &autograd.Param{Value: tensor.FromF32(w.project, w.embed, a.Width)},
-		classes: &autograd.Param{Value: tensor.FromF32(w.classes, len(w.classes)/w.embed, w.embed)},
+func newZeroShot(dev tensor.Device, w *zeroShotWeights) (*zeroShot, error) {
+	a, weights := w.image.Arch(), placer{dev: dev}
+	z := &zeroShot{
+		arch: a, tape: autograd.New(dev), model: vit.NewModel(w.image, weights.frozen), scale: w.scale,
+		project: &autograd.Param{Value: weights.place("the projection", w.project, tensor.F32, w.embed, a.Width)},
+		classes: &autograd.Param{Value: weights.place("the classes' texts", w.classes, tensor.F32, len(w.classes)/w.embed, w.embed)},
 	}
+	return z, weights.err
 }
 
 // imageFeatures are the features [n, 1, E] of images, not normalised.
@@ -55,7 +56,7 @@ func (z *zeroShot) Logits(images []float32, n int, out []float32) (err error) {
 	}
 	defer z.tape.Catch(&err)
 	z.tape.Reset(false)
-	x := z.imageFeatures(z.tape.Input(tensor.FromF32(images, n, 3, z.arch.Resolution, z.arch.Resolution)))
+	x := z.imageFeatures(z.tape.Input(z.tape.Device().Input(images, n, 3, z.arch.Resolution, z.arch.Resolution)))
 	y := z.tape.Scale(z.tape.Linear(z.tape.NormalizeRows(x, 1e-12), z.tape.Use(z.classes), nil), z.scale)
 	z.tape.Device().Download(out, y.Value())
 	return nil
@@ -81,9 +82,9 @@ func openZeroShot(ctx context.Context, b *workbench, prompts [][]string) (zs zer
 		return nil, nil, err
 	}
 	zs = make(zeroShots, b.pool.size)
-	err = b.pool.everyDevice(ctx, func(d *device) error {
-		zs[d.id] = newZeroShot(d.dev, w)
-		return nil
+	err = b.pool.everyDevice(ctx, func(d *device) (err error) {
+		zs[d.id], err = newZeroShot(d.dev, w)
+		return err
 	})
 	closed = func() error {
 		return b.pool.everyDevice(ctx, func(d *device) error { zs[d.id].Close(); return nil })
@@ -131,6 +132,7 @@ func EvaluateZeroShot(ctx context.Context, cfg *configs.Config, log *slog.Logger
 	if err := b.openData(ctx); err != nil {
 		return nil, err
 	}
+	b.openLoaders()
 	prompts, err := classPrompts(cfg, b.train.Classes())
 	if err != nil {
 		return nil, err
@@ -153,7 +155,7 @@ func openZeroShotBench(ctx context.Context, cfg *configs.Config, log *slog.Logge
 	if !EngineBuilt {
 		return nil, ErrNoEngine
 	}
-	if missing := cfg.NotBuilt(); len(missing) > 0 {
+	if missing := NotBuilt(cfg); len(missing) > 0 {
 		return nil, &NotBuiltError{Missing: missing}
 	}
 	if log == nil {
@@ -169,8 +171,7 @@ func openZeroShotBench(ctx context.Context, cfg *configs.Config, log *slog.Logge
 		if b.texts, err = openTexts(cfg, b.backbone, b.weights); err != nil {
 			return err
 		}
-		b.pool, err = startPool(deviceCount(cfg))
-		return err
+		return b.openPool(nil)
 	}
 	if err := open(); err != nil {
 		return nil, errors.Join(err, b.close())

@@ -31,6 +31,9 @@ var doctorVerb = verb{
 			if info.GFLOPS > 0 {
 				fmt.Fprintf(c.stdout, "speed    %.0f GFLOP/s on one core, in a matrix product of ViT-B/16\n", info.GFLOPS)
 			}
+			for _, gpu := range info.GPUs {
+				fmt.Fprintf(c.stdout, "GPU      %s\n", gpu)
+			}
 			return nil
 		}
 	},

@@ -40,6 +40,7 @@ var importTable = map[string][]string{
 	"node":                    {"*"},
 	"cmd/lift":                {"*"},
 	"model/tensor/cuda/emu":   {"model/tensor", "model/tensor/cuda"},
+	"docs/gpuproof":           {},
 }
 
 // starExcept is what even a row of "*" may not import: nothing stands above launch and cmd.

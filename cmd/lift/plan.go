@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"lift/node"
 )
@@ -14,18 +16,23 @@ var planVerb = verb{
 	args:  "CONFIG [key=value …]",
 	about: "show what would run: the resolved config, parameters, memory, traffic, who would idle, time",
 	help: `Opens the files that the config names, and computes for a few seconds to tell the time that the run would take. What keeps the
-run from starting is listed at the end.`,
+run from starting is listed at the end.
+
+With node.device=cuda nothing is computed: the time is predicted from the counted work of the kernels and the public figures of the GPU, which this
+host need not have. A node is a host then, a device one of its GPUs. GPUs: ` + strings.Join(node.KnownGPUs(), ", "),
 	setup: func(f *flag.FlagSet) action {
 		f.Int("nodes", 0, "plan for `N` nodes (coordinator.nodes)")
 		f.Int("devices", 0, "`D` devices a node (node.devices); by default the cores of this host, shared out")
 		timed := f.Bool("time", true, "measure how long the run would take; --time=false computes nothing")
 		asJSON := f.Bool("json", false, "print the plan as JSON")
+		gpu := gpuFlags(f)
 		return func(ctx context.Context, c call) error {
-			cfg, _, err := loadConfig(c, append(setBy(f, "nodes", "coordinator.nodes"), setBy(f, "devices", "node.devices")...)...)
+			overrides := slices.Concat(setBy(f, "nodes", "coordinator.nodes"), setBy(f, "devices", "node.devices"), setBy(f, "lanes", "allreduce.lanes"))
+			cfg, _, err := loadConfig(c, overrides...)
 			if err != nil {
 				return err
 			}
-			plan, err := node.Plan(ctx, cfg, node.PlanOptions{Nodes: cfg.Coordinator.Nodes, Time: *timed, Log: newLogger(cfg.Log, c.stderr)})
+			plan, err := node.Plan(ctx, cfg, node.PlanOptions{Nodes: cfg.Coordinator.Nodes, Time: *timed, GPU: *gpu, Log: newLogger(cfg.Log, c.stderr)})
 			if err != nil {
 				return err
 			}
@@ -64,6 +71,9 @@ func printPlan(w io.Writer, p *node.PlanReport) {
 	line("work", "%d micro-batches a step; devices busy %.0f %% of the time", p.MicroBatches, 100*p.BusyShare)
 	if p.Time != nil {
 		printTime(line, p)
+	}
+	if p.GPU != nil {
+		printGPU(line, p)
 	}
 	for _, text := range p.Warnings {
 		line("warning", "%s", text)

@@ -252,6 +252,10 @@ func (r *reproduction) run(ctx context.Context) (err error) {
 	if !node.EngineBuilt {
 		return node.ErrNoEngine
 	}
+	gpus, err := node.GPUs(r.cfg)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "lift-row-")
 	if err != nil {
 		return err
@@ -265,7 +269,7 @@ func (r *reproduction) run(ctx context.Context) (err error) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return err
 	}
-	if err := launch.Train(ctx, launch.Options{File: file, Overrides: r.overrides, Config: r.cfg, Stdout: r.stdout, Stderr: r.stderr}); err != nil {
+	if err := launch.Train(ctx, launch.Options{File: file, Overrides: r.overrides, Config: r.cfg, GPUs: gpus, Stdout: r.stdout, Stderr: r.stderr}); err != nil {
 		return err
 	}
 	here, err := readFigures(filepath.Join(r.cfg.Run.Dir, "summary.json"))

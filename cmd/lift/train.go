@@ -27,13 +27,17 @@ it after the current step, a second one at once.`,
 			if err != nil {
 				return err
 			}
-			if missing := cfg.NotBuilt(); len(missing) > 0 {
+			if missing := node.NotBuilt(cfg); len(missing) > 0 {
 				return usagef("%s asks for what this build cannot do yet: %s", c.args[0], strings.Join(missing, "; "))
 			}
 			if !node.EngineBuilt {
 				return node.ErrNoEngine
 			}
-			return launch.Train(ctx, launch.Options{File: c.args[0], Overrides: overrides, Config: cfg, JSON: *json,
+			gpus, err := node.GPUs(cfg)
+			if err != nil {
+				return err
+			}
+			return launch.Train(ctx, launch.Options{File: c.args[0], Overrides: overrides, Config: cfg, JSON: *json, GPUs: gpus,
 				Stdout: c.stdout, Stderr: c.stderr})
 		}
 	},

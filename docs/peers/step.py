@@ -1,4 +1,4 @@
-"""Times the reference implementation's training step on CPU cores: one method of tuning, cosine classifier, logit-adjusted loss, SGD.
+"""Times the reference implementation's training step on CPU cores, or on a GPU in bf16 (--device cuda): one method of tuning, cosine classifier, logit-adjusted loss, SGD.
 
     LIFT_REFERENCE=CHECKOUT python docs/peers/step.py --width 768 --layers 12 --patch 16 --resolution 224 \
         --classes 1000 --batch 16 --cores 2 [--method lora]
@@ -36,6 +36,8 @@ def arguments():
     parser.add_argument("--adapter-dim", type=int, help="width of the bottlenecks; by default the reference's formula")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--cores", type=int, default=2, help="intra-op threads of PyTorch")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--micro", type=int, help="samples of a micro-batch, whose gradients are accumulated; by default the batch")
     parser.add_argument("--warm", type=int, default=2, help="steps that are not timed")
     parser.add_argument("--steps", type=int, default=5, help="steps that are")
     return parser.parse_args()
@@ -103,7 +105,10 @@ def main():
     import torch
 
     imported = time.perf_counter() - BEGAN
+    if a.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("this PyTorch sees no GPU")
     torch.set_num_threads(a.cores)
+    torch.set_default_device(a.device)
     torch.manual_seed(0)
     sys.stdout = sys.stderr  # the reference prints what it builds
     forward, trained, criterion = model(torch, a)
@@ -113,16 +118,22 @@ def main():
     labels = torch.randint(a.classes, (a.batch,))
     ready = time.perf_counter() - BEGAN
     seconds = []
+    micro = a.micro or a.batch
+    wait = torch.cuda.synchronize if a.device == "cuda" else lambda: None
     for _ in range(a.warm + a.steps):
         start = time.perf_counter()
-        loss = criterion(forward(images), labels)
         optimizer.zero_grad()
-        loss.backward()
+        for x, y in zip(images.split(micro), labels.split(micro)):
+            with torch.autocast("cuda", torch.bfloat16, enabled=a.device == "cuda"):
+                loss = criterion(forward(x), y)
+            (loss * (len(y) / a.batch)).backward()
         optimizer.step()
+        wait()
         seconds.append(time.perf_counter() - start)
     print(json.dumps({
         "images_per_second": a.batch / statistics.median(seconds[a.warm:]),
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_device_mb": torch.cuda.max_memory_allocated() / 2**20 if a.device == "cuda" else 0,
         "import_seconds": imported,
         "ready_seconds": ready,
         "trained_values": sum(p.numel() for p in trained),

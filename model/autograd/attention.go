@@ -41,7 +41,7 @@ func (t *Tape) CrossAttention(q, kv *Var, heads int) *Var {
 
 // attend runs the attention h of in[0], the queries, and in[1], the keys and values.
 func (t *Tape) attend(h tensor.Heads, in [5]*Var) *Var {
-	y := t.result(in, h.Q.Dim(0), h.Q.Dim(1), h.Width)
+	y := t.result(in, h.Q.DType(), h.Q.Dim(0), h.Q.Dim(1), h.Width)
 	if in[0] == in[1] {
 		in[1] = nil // one input, one contribution
 	}
@@ -84,8 +84,7 @@ func (t *Tape) ownGrad(v *Var) (tensor.Tensor, tensor.Block) {
 		g, _ := t.gradOf(v)
 		return g, 0
 	}
-	var d [tensor.MaxRank]int
-	return t.alloc(shape(v.value, &d)...)
+	return t.allocLike(v.value)
 }
 
 func (t *Tape) settleOwn(v *Var, g tensor.Tensor, b tensor.Block) {

@@ -16,6 +16,13 @@ func (t *Tape) Backward(loss *Var, sink Sink) {
 	t.run(sink)
 }
 
+// BackwardFrom is Backward from the last operation's result y, whatever it is, with its gradient given: for checks of single operations.
+func (t *Tape) BackwardFrom(y *Var, grad []float32, sink Sink) {
+	g, _ := t.gradOf(y)
+	t.dev.Upload(g, grad)
+	t.run(sink)
+}
+
 // run runs all records backward, the last first. The last result's gradient must have landed.
 func (t *Tape) run(sink Sink) {
 	for i := t.nrecs - 1; i >= 0; i-- {
@@ -71,7 +78,11 @@ func (t *Tape) gradOf(v *Var) (g tensor.Tensor, acc bool) {
 	}
 	if v.param == nil {
 		var d [tensor.MaxRank]int
-		v.grad, v.gback = t.alloc(shape(v.value, &d)...)
+		dt := v.value.DType()
+		if v.wide {
+			dt = tensor.F32
+		}
+		v.grad, v.gback = t.alloc(dt, shape(v.value, &d)...)
 	}
 	v.land = true
 	return v.grad, false
@@ -91,8 +102,7 @@ func (t *Tape) unshare(v *Var) {
 	if v.gback == 0 || !t.arena.Shared(v.gback) {
 		return
 	}
-	var d [tensor.MaxRank]int
-	g, b := t.alloc(shape(v.grad, &d)...)
+	g, b := t.allocLike(v.grad)
 	t.dev.Copy(g, v.grad)
 	t.arena.Release(v.gback)
 	v.grad, v.gback = g, b
@@ -133,8 +143,7 @@ func (t *Tape) gradFor(r *record, in *Var) (g tensor.Tensor, b tensor.Block) {
 		return g, 0
 	}
 	t.unshare(in)
-	var d [tensor.MaxRank]int
-	return t.alloc(shape(in.grad, &d)...)
+	return t.allocLike(in.grad)
 }
 
 // settle ends what gradFor began.
@@ -146,7 +155,7 @@ func (t *Tape) settle(in *Var, g tensor.Tensor, b tensor.Block) {
 }
 
 func mustMatch(op string, a, b tensor.Tensor) {
-	if !a.SameShape(b) {
-		panic(fmt.Sprintf("autograd: %s of %v and %v", op, a.Dims(), b.Dims()))
+	if !a.SameShape(b) || a.DType() != b.DType() {
+		panic(fmt.Sprintf("autograd: %s of %s%v and %s%v", op, a.DType(), a.Dims(), b.DType(), b.Dims()))
 	}
 }

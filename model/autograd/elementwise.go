@@ -4,9 +4,9 @@ import "lift/model/tensor"
 
 var none tensor.Tensor
 
-// Full is a constant of the given shape, each value of it c.
+// Full is a constant of F32 of the given shape, each value of it c.
 func (t *Tape) Full(c float32, dims ...int) *Var {
-	v := t.result([5]*Var{}, dims...)
+	v := t.result([5]*Var{}, tensor.F32, dims...)
 	t.dev.Fill(v.value, c)
 	return v
 }
@@ -29,6 +29,33 @@ func (t *Tape) Add(a, b *Var) *Var {
 func addBackward(t *Tape, r *record) {
 	t.pass(r.in[0], r.out)
 	t.pass(r.in[1], r.out)
+}
+
+// Cast is x in another type; x itself where it is of that type.
+func (t *Tape) Cast(x *Var, to tensor.DType) *Var {
+	xv := t.force(x)
+	if xv.DType() == to {
+		return x
+	}
+	var d [tensor.MaxRank]int
+	in := [5]*Var{x}
+	y := t.result(in, to, shape(xv, &d)...)
+	t.dev.Copy(y.value, xv)
+	t.record(castBackward, y, in)
+	return y
+}
+
+func castBackward(t *Tape, r *record) {
+	x := r.in[0]
+	if !x.land {
+		g, _ := t.gradOf(x)
+		t.dev.Copy(g, r.out.grad)
+		return
+	}
+	t.unshare(x)
+	g, b := t.allocLike(x.grad)
+	t.dev.Copy(g, r.out.grad)
+	t.settle(x, g, b)
 }
 
 // AddScaled is a + s b, with s [1].

@@ -13,12 +13,13 @@ func (t *Tape) Linear(x, w, bias *Var) *Var {
 	if wv.Rank() != 2 || xv.Cols() != wv.Dim(1) || bias != nil && bias.value.Len() != wv.Dim(0) {
 		panic(fmt.Sprintf("autograd: Linear of x %v and w %v", xv.Dims(), wv.Dims()))
 	}
+	t.factor(w, xv.DType()) // a wrong type is found here, not where the product runs
 	var d [tensor.MaxRank]int
 	dims := shape(xv, &d)
 	dims[len(dims)-1] = wv.Dim(0)
 	in := [5]*Var{x, w, bias}
 	y := t.newVar()
-	y.value, y.late, y.needs = tensor.Shape(dims...), [3]*Var{x, w, bias}, t.anyNeeds(in)
+	y.value, y.late, y.needs = tensor.ShapeOf(xv.DType(), dims...), [3]*Var{x, w, bias}, t.anyNeeds(in)
 	t.late = append(t.late, y)
 	if r := t.record(linearBackward, y, in); r != nil {
 		if w.needs {
@@ -33,7 +34,8 @@ func (t *Tape) Linear(x, w, bias *Var) *Var {
 
 // product is y's product, into c and with add (or none).
 func (t *Tape) product(y *Var, c, add tensor.Tensor) tensor.Product {
-	p := tensor.Product{C: c, A: y.late[0].value, B: y.late[1].value, TransB: true, Add: add}
+	x := y.late[0].value
+	p := tensor.Product{C: c, A: x, B: t.factor(y.late[1], x.DType()), TransB: true, Add: add}
 	if bias := y.late[2]; bias != nil {
 		p.Bias = t.force(bias)
 	}
@@ -46,8 +48,7 @@ func (t *Tape) force(v *Var) tensor.Tensor {
 		panic("autograd: a value is read after Keep has forgotten it")
 	}
 	if v.late[0] != nil {
-		var d [tensor.MaxRank]int
-		value, b := t.alloc(shape(v.value, &d)...)
+		value, b := t.allocLike(v.value)
 		t.dev.Product(t.product(v, value, none))
 		v.value, v.block, v.late = value, b, [3]*Var{}
 		t.live = append(t.live, v)
@@ -59,7 +60,7 @@ func linearBackward(t *Tape, r *record) {
 	x, w, bias, dy := r.in[0], r.in[1], r.in[2], r.out.grad
 	if x.needs {
 		dx, acc := t.gradOf(x)
-		t.dev.Product(tensor.Product{C: dx, A: dy, B: w.value, Beta: beta(acc)})
+		t.dev.Product(tensor.Product{C: dx, A: dy, B: t.factor(w, dy.DType()), Beta: beta(acc)})
 	}
 	switch {
 	case !w.needs:
@@ -89,7 +90,8 @@ func beta(acc bool) float32 {
 // Rows is the rows [from, to) of a weight or the values [from, to) of a bias, without a copy.
 func (t *Tape) Rows(w *Var, from, to int) *Var {
 	v := t.newVar()
-	v.value, v.block, v.needs = t.force(w).Slice(from, to), w.block, w.needs
+	v.value, v.block, v.needs, v.wide = t.force(w).Slice(from, to), w.block, w.needs, w.wide
+	v.master, v.above = w.master, w.above+from
 	if v.block != 0 {
 		t.arena.Retain(v.block)
 		t.live = append(t.live, v)

@@ -25,8 +25,8 @@ func (t *Tape) LADE(logits *Var, labels []int32, adjust []float32, terms tensor.
 // lossOf records a loss, a [1], whose kernels write its gradient d to logits z while they compute it: none where nothing needs it.
 func (t *Tape) lossOf(logits *Var, labels []int32) (z tensor.Tensor, loss *Var, d tensor.Tensor) {
 	z = t.force(logits)
-	if z.Rows() != len(labels) || len(labels) == 0 {
-		panic(fmt.Sprintf("autograd: a loss of %v and %d labels", z.Dims(), len(labels)))
+	if z.Rows() != len(labels) || len(labels) == 0 || z.DType() != tensor.F32 {
+		panic(fmt.Sprintf("autograd: a loss of %s%v and %d labels", z.DType(), z.Dims(), len(labels)))
 	}
 	for i, l := range labels {
 		if l < 0 || int(l) >= z.Cols() {
@@ -34,7 +34,7 @@ func (t *Tape) lossOf(logits *Var, labels []int32) (z tensor.Tensor, loss *Var, 
 		}
 	}
 	in := [5]*Var{logits}
-	loss = t.result(in, 1)
+	loss = t.result(in, tensor.F32, 1)
 	if r := t.record(lossBackward, loss, in); r != nil {
 		var s [tensor.MaxRank]int
 		d = t.extra(r, 0, shape(z, &s)...)

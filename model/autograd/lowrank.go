@@ -16,8 +16,8 @@ func (t *Tape) MatMul(x, w *Var) *Var {
 	dims := shape(xv, &d)
 	dims[len(dims)-1] = wv.Dim(1)
 	in := [5]*Var{x, w}
-	y := t.result(in, dims...)
-	t.dev.Product(tensor.Product{C: y.value, A: xv, B: wv})
+	y := t.result(in, xv.DType(), dims...)
+	t.dev.Product(tensor.Product{C: y.value, A: xv, B: t.factor(w, xv.DType())})
 	if r := t.record(matMulBackward, y, in); r != nil {
 		if w.needs {
 			t.save(r, x)
@@ -33,7 +33,7 @@ func matMulBackward(t *Tape, r *record) {
 	x, w, dy := r.in[0], r.in[1], r.out.grad
 	if x.needs {
 		dx, acc := t.gradOf(x)
-		t.dev.Product(tensor.Product{C: dx, A: dy, B: w.value, TransB: true, Beta: beta(acc)})
+		t.dev.Product(tensor.Product{C: dx, A: dy, B: t.factor(w, dy.DType()), TransB: true, Beta: beta(acc)})
 	}
 	if w.needs {
 		dw, acc := t.gradOf(w)
@@ -70,7 +70,7 @@ func (t *Tape) AddProducts(y *Var, terms ...Term) *Var {
 		t.dev.Copy(out.value, t.force(y))
 	}
 	for _, m := range terms {
-		t.dev.Product(tensor.Product{C: out.value, CCols: m.columns(), A: m.U.value, B: m.W.value, Beta: 1})
+		t.dev.Product(tensor.Product{C: out.value, CCols: m.columns(), A: m.U.value, B: t.factor(m.W, m.U.value.DType()), Beta: 1})
 	}
 	if r := t.record(addProductsBackward, out, in); r != nil {
 		for i, m := range terms {
@@ -100,7 +100,7 @@ func addProductsBackward(t *Tape, r *record) {
 		}
 		if m.U.needs {
 			du, acc := t.gradOf(m.U)
-			t.dev.Product(tensor.Product{C: du, A: dy, ACols: m.columns(), B: m.W.value, TransB: true, Beta: beta(acc)})
+			t.dev.Product(tensor.Product{C: du, A: dy, ACols: m.columns(), B: t.factor(m.W, dy.DType()), TransB: true, Beta: beta(acc)})
 		}
 		if m.W.needs {
 			dw, acc := t.gradOf(m.W)

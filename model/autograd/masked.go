@@ -92,7 +92,7 @@ func (m *Masked) positions(from, to int) tensor.Tensor {
 // matrix is the copy of w on the device.
 func (m *Masked) matrix(w tensor.Tensor) tensor.Tensor {
 	var d [tensor.MaxRank]int
-	return tensor.New(m.weight, 0, tensor.F32, shape(w, &d)...)
+	return tensor.New(m.weight, 0, w.DType(), shape(w, &d)...)
 }
 
 // maskedRows makes v, the rows [from, to) of the masked weight w, one itself.
@@ -130,7 +130,7 @@ func (t *Tape) maskedWeightGrad(w *Var, dy, x tensor.Tensor) {
 		t.dev.SampledProduct(g, dy, x, index, w.origin, acc)
 		return
 	}
-	whole, b := t.alloc(w.value.Dim(0), w.value.Dim(1))
+	whole, b := t.alloc(tensor.F32, w.value.Dim(0), w.value.Dim(1))
 	t.dev.Product(tensor.Product{C: whole, A: dy, TransA: true, B: x})
 	t.dev.Gather(g, whole, index, w.origin, acc)
 	t.arena.Release(b)
@@ -139,17 +139,23 @@ func (t *Tape) maskedWeightGrad(w *Var, dy, x tensor.Tensor) {
 // maskedBiasGrad is db of Linear.
 func (t *Tape) maskedBiasGrad(bias *Var, dy tensor.Tensor) {
 	g, acc := t.maskedGrad(bias)
-	whole, b := t.alloc(bias.value.Len())
+	whole, b := t.alloc(tensor.F32, bias.value.Len())
 	t.dev.SumRows(whole, dy, false)
 	t.dev.Gather(g, whole, bias.mask.positions(bias.from, bias.to), bias.origin, acc)
 	t.arena.Release(b)
 }
 
-// overwrite is Masked of a weight that is trained too.
+// overwrite is Masked of a weight that is trained too. A matrix is in the type of the products that it is made for.
 func (t *Tape) overwrite(w *Var, m *Masked) *Var {
 	values := t.Use(m.Values)
 	in := [5]*Var{w, values}
-	y := t.resultLike(w.value, in)
+	dt := tensor.F32
+	if w.value.Rank() > 1 {
+		dt = t.acts
+	}
+	var d [tensor.MaxRank]int
+	y := t.result(in, dt, shape(w.value, &d)...)
+	y.wide = true
 	t.dev.Copy(y.value, w.value)
 	t.dev.Scatter(y.value, values.value, m.positions(0, len(m.Index)))
 	if r := t.record(overwriteBackward, y, in); r != nil {
@@ -170,7 +176,7 @@ func overwriteBackward(t *Tape, r *record) {
 		return
 	}
 	t.unshare(r.out)
-	zeros, b := t.alloc(index.Len())
+	zeros, b := t.alloc(tensor.F32, index.Len())
 	t.dev.Fill(zeros, 0)
 	t.dev.Scatter(r.out.grad, zeros, index)
 	t.arena.Release(b)

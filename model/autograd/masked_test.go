@@ -8,71 +8,13 @@ import (
 
 	"lift/model/tensor"
 	"lift/model/tensor/cpu/cputest"
-	ref "lift/model/tensor/devicetest"
 )
 
-// Masks of an [11, 7] matrix and of its bias: few positions, with none in some rows; and many.
+// Masks of an [11, 7] matrix: of few positions, and of many.
 var (
 	fewPositions  = []int32{0, 6, 9, 30, 31, 76}
 	manyPositions = []int32{1, 2, 3, 8, 13, 14, 15, 20, 21, 27, 28, 33, 34, 35, 41, 42, 48, 55, 56, 60, 61, 62, 63, 70, 75}
-	biasPositions = []int32{2, 3, 10}
 )
-
-// masking makes the operations of a case: weight and bias with the values of vw and vb in their places.
-func masking(t *Tape, w, vw, b, vb *Var, index []int32, tuned bool) (*Var, *Var) {
-	return t.Masked(w, &Masked{Values: vw.param, Index: index, Tuned: tuned}),
-		t.Masked(b, &Masked{Values: vb.param, Index: biasPositions, Tuned: tuned})
-}
-
-// replaced is what masking computes.
-func replaced(w, values []float64, index []int32) []float64 {
-	w = slices.Clone(w)
-	for i, p := range index {
-		w[p] = values[i]
-	}
-	return w
-}
-
-func TestMaskedGradients(t *testing.T) {
-	dev := cputest.Open(t)
-	for name, index := range map[string][]int32{"few": fewPositions, "many": manyPositions} {
-		for _, tuned := range []bool{false, true} {
-			// Inputs: the weight and bias, then their masked values and x, which are trained; the weight and bias too where they are tuned.
-			c := gradientCase{
-				shapes: [][]int{{11, 7}, {11}, {len(index)}, {3}, {2, 5, 7}}, roundings: 40, fixed: 2,
-				op: func(t *Tape, v []*Var) *Var {
-					w, b := masking(t, v[0], v[2], v[1], v[3], index, tuned)
-					return t.Linear(v[4], w, b)
-				},
-				ref: func(x [][]float64) []float64 {
-					return ref.Linear(x[4], replaced(x[0], x[2], index), replaced(x[1], x[3], biasPositions), 10, 11, 7)
-				},
-			}
-			if tuned {
-				name, c.fixed = name+", tuned", 0
-			}
-			t.Run(name, func(t *testing.T) { c.run(t, dev) })
-
-			rows := c
-			rows.op = func(t *Tape, v []*Var) *Var {
-				w, b := masking(t, v[0], v[2], v[1], v[3], index, tuned)
-				part := func(from, to int) *Var { return t.Linear(v[4], t.Rows(w, from, to), t.Rows(b, from, to)) }
-				return t.Add(part(1, 5), part(5, 9)) // the rows 0, 9 and 10 take no part
-			}
-			rows.ref = func(x [][]float64) []float64 {
-				y := c.ref(x)
-				var sum []float64
-				for r := 0; r < len(y); r += 11 {
-					for i := range 4 {
-						sum = append(sum, y[r+1+i]+y[r+5+i])
-					}
-				}
-				return sum
-			}
-			t.Run(name+", by rows", func(t *testing.T) { rows.run(t, dev) })
-		}
-	}
-}
 
 // A step writes new values into the copy that it made once, and leaves the weight itself alone.
 func TestMaskedFollowsItsValues(t *testing.T) {

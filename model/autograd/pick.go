@@ -8,7 +8,7 @@ func (t *Tape) PickTokens(x *Var, at []int32) *Var {
 	if x.needs || len(at) != xv.Dim(0) {
 		panic(fmt.Sprintf("autograd: PickTokens of %v, %d positions, gradient %t", xv.Dims(), len(at), x.needs))
 	}
-	y := t.result([5]*Var{x}, xv.Dim(0), 1, xv.Dim(2))
+	y := t.result([5]*Var{x}, xv.DType(), xv.Dim(0), 1, xv.Dim(2))
 	for b, i := range at {
 		t.dev.CopyTokens(y.value.Slice(b, b+1), xv.Slice(b, b+1), 0, int(i), 1, false)
 	}

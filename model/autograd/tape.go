@@ -5,6 +5,11 @@
 // Records and variables are structs used again each step: a steady step allocates nothing in Go, and the arena gives
 // the same addresses every time.
 //
+// Types: the results of an operation have the type of what it reads, and so have their gradients; a tape of BF16 makes its first activations so
+// (PatchEmbed), and Cast leaves them where a head begins. Trained parameters, and the gradients of all parameters, are F32: where a product needs a
+// matrix in BF16, the tape keeps a copy beside it (see factor.go). Frozen matrices come in the tape's type. Vectors, statistics, norms, logits and
+// losses are F32.
+//
 // What is frozen costs nothing: no gradient of a frozen weight, nothing saved that no gradient reads, no backward below
 // the first trainable parameter.
 package autograd
@@ -29,6 +34,7 @@ type Param struct {
 	memory tensor.Memory
 	leaf   *Var
 	epoch  uint64 // of the tape, when leaf was made
+	rounded
 }
 
 // Sink is told of each trainable parameter that was used, as soon as the last contribution to p.Grad has landed: the head's
@@ -47,7 +53,12 @@ type Var struct {
 	uses  int32   // records that still will contribute to grad
 	needs bool
 	land  bool // grad holds a contribution
+	wide  bool // a weight's: its gradient is F32, whatever its own type
 	dead  bool // forgotten by Keep
+
+	// Of a trained matrix, or of rows of one: the parameter, and how many of its rows come before.
+	master *Param
+	above  int
 
 	// Of a masked weight: the parameter of its trained values, which of them lie in it, and how many values of the whole come before it.
 	leaf     *Var
@@ -66,6 +77,7 @@ func (v *Var) NeedsGrad() bool { return v.needs }
 type Tape struct {
 	dev     tensor.Device
 	arena   *tensor.Arena
+	acts    tensor.DType // of activations
 	train   bool
 	epoch   uint64
 	vars    []*Var
@@ -75,6 +87,7 @@ type Tape struct {
 	live    []*Var   // own a block and were not forgotten
 	late    []*Var   // Linears whose product may not have run
 	grads   []*Param // have a Grad that this tape allocated
+	copies  []*Param // have a rounded copy that this tape allocated
 
 	masked      []*Masked // have memory that this tape allocated
 	maskedBytes int64
@@ -95,9 +108,12 @@ type record struct {
 	mask  *Masked
 }
 
-// New returns an empty tape on dev. Reset must be called before the first operation.
-func New(dev tensor.Device) *Tape {
-	return &Tape{dev: dev, arena: tensor.NewArena(dev)}
+// New returns an empty tape of F32 on dev. Reset must be called before the first operation.
+func New(dev tensor.Device) *Tape { return NewTyped(dev, tensor.F32) }
+
+// NewTyped is New with activations of a type, F32 or BF16.
+func NewTyped(dev tensor.Device, acts tensor.DType) *Tape {
+	return &Tape{dev: dev, arena: tensor.NewArena(dev), acts: acts}
 }
 
 // Device is the tape's device.
@@ -118,6 +134,7 @@ func (t *Tape) Close() {
 		p.memory, p.Grad = tensor.Memory{}, tensor.Tensor{}
 	}
 	t.grads = nil
+	t.closeCopies()
 	t.closeMasked()
 }
 
@@ -157,8 +174,13 @@ func (t *Tape) Input(x tensor.Tensor) *Var {
 
 // Use returns p as a variable. Using one parameter twice accumulates its gradient.
 func (t *Tape) Use(p *Param) *Var {
-	if !p.Trainable || !t.train {
+	if !p.Trainable {
 		return t.Input(p.Value)
+	}
+	if !t.train {
+		v := t.Input(p.Value)
+		v.master = p
+		return v
 	}
 	if p.leaf != nil && p.epoch == t.epoch {
 		return p.leaf
@@ -167,7 +189,7 @@ func (t *Tape) Use(p *Param) *Var {
 		t.allocGrad(p)
 	}
 	v := t.newVar()
-	v.value, v.param, v.needs, v.grad = p.Value, p, true, p.Grad
+	v.value, v.param, v.needs, v.grad, v.master = p.Value, p, true, p.Grad, p
 	p.leaf, p.epoch = v, t.epoch
 	return v
 }
@@ -220,10 +242,10 @@ func (t *Tape) newVar() *Var {
 	return v
 }
 
-// result returns a new variable with memory for a value of the given shape. It needs a gradient when one of in does.
-func (t *Tape) result(in [5]*Var, dims ...int) *Var {
+// result returns a new variable with memory for a value of the given type and shape. It needs a gradient when one of in does.
+func (t *Tape) result(in [5]*Var, dt tensor.DType, dims ...int) *Var {
 	v := t.newVar()
-	v.value, v.block = t.alloc(dims...)
+	v.value, v.block = t.alloc(dt, dims...)
 	t.live = append(t.live, v)
 	v.needs = t.anyNeeds(in)
 	return v
@@ -238,10 +260,10 @@ func (t *Tape) anyNeeds(in [5]*Var) bool {
 	return false
 }
 
-// resultLike is result with the shape of x.
+// resultLike is result with the type and shape of x.
 func (t *Tape) resultLike(x tensor.Tensor, in [5]*Var) *Var {
 	var d [tensor.MaxRank]int
-	return t.result(in, shape(x, &d)...)
+	return t.result(in, x.DType(), shape(x, &d)...)
 }
 
 // shape writes x's dimensions into d without allocating.
@@ -252,12 +274,18 @@ func shape(x tensor.Tensor, d *[tensor.MaxRank]int) []int {
 	return d[:x.Rank()]
 }
 
-func (t *Tape) alloc(dims ...int) (tensor.Tensor, tensor.Block) {
-	x, b, err := t.arena.Alloc(tensor.F32, dims...)
+func (t *Tape) alloc(dt tensor.DType, dims ...int) (tensor.Tensor, tensor.Block) {
+	x, b, err := t.arena.Alloc(dt, dims...)
 	if err != nil {
 		panic(failure{err})
 	}
 	return x, b
+}
+
+// allocLike is alloc with the type and shape of x.
+func (t *Tape) allocLike(x tensor.Tensor) (tensor.Tensor, tensor.Block) {
+	var d [tensor.MaxRank]int
+	return t.alloc(x.DType(), shape(x, &d)...)
 }
 
 // record appends the record of an operation whose result is out, if its gradient will be needed; else it returns nil.
@@ -295,8 +323,8 @@ func (t *Tape) save(r *record, v *Var) {
 	r.nkeep++
 }
 
-// extra allocates the record's own tensor i.
+// extra allocates the record's own tensor i, F32.
 func (t *Tape) extra(r *record, i int, dims ...int) tensor.Tensor {
-	r.saved[i], r.block[i] = t.alloc(dims...)
+	r.saved[i], r.block[i] = t.alloc(tensor.F32, dims...)
 	return r.saved[i]
 }

@@ -2,6 +2,7 @@ package autograd
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -321,4 +322,16 @@ func TestComputedWeight(t *testing.T) {
 	if got := x.Grad.F32(); !slices.Equal(got, []float32{6, 12}) {
 		t.Errorf("gradient %v, want [6 12]", got)
 	}
+}
+
+func randomParam(rng *rand.Rand, name string, dims ...int) *Param {
+	n := 1
+	for _, d := range dims {
+		n *= d
+	}
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(rng.NormFloat64())
+	}
+	return &Param{Name: name, Value: tensor.FromF32(v, dims...), Trainable: true}
 }

@@ -6,7 +6,7 @@ import (
 	"lift/model/tensor"
 )
 
-// ConcatTokens is the first n tokens of each image of x [B, T, D], and prompt [L, D] after them: [B, n+L, D].
+// ConcatTokens is the first n tokens of each image of x [B, T, D], and prompt [L, D] of any type after them: [B, n+L, D].
 func (t *Tape) ConcatTokens(x *Var, n int, prompt *Var) *Var {
 	xv, pv := t.force(x), t.force(prompt)
 	if n < 0 || n > xv.Dim(1) || pv.Dim(1) != xv.Dim(2) {
@@ -14,7 +14,7 @@ func (t *Tape) ConcatTokens(x *Var, n int, prompt *Var) *Var {
 	}
 	l := pv.Dim(0)
 	in := [5]*Var{x, prompt}
-	y := t.result(in, xv.Dim(0), n+l, xv.Dim(2))
+	y := t.result(in, xv.DType(), xv.Dim(0), n+l, xv.Dim(2))
 	t.dev.CopyTokens(y.value, xv, 0, 0, n, false)
 	t.dev.CopyTokens(y.value, pv, n, 0, l, false)
 	if r := t.record(concatTokensBackward, y, in); r != nil {
@@ -46,7 +46,7 @@ func (t *Tape) SliceTokens(x *Var, from, to int) *Var {
 		panic(fmt.Sprintf("autograd: tokens [%d, %d) of %v", from, to, xv.Dims()))
 	}
 	in := [5]*Var{x}
-	y := t.result(in, xv.Dim(0), to-from, xv.Dim(2))
+	y := t.result(in, xv.DType(), xv.Dim(0), to-from, xv.Dim(2))
 	t.dev.CopyTokens(y.value, xv, 0, from, to-from, false)
 	if r := t.record(sliceTokensBackward, y, in); r != nil {
 		r.n[0] = from
@@ -60,7 +60,7 @@ func sliceTokensBackward(t *Tape, r *record) {
 }
 
 // PatchEmbed cuts img [B, C, H, W] (not differentiable) into patches, projects them with w [D, C, P, P] and bias [D] (or nil), puts the
-// class token class [D] before them, and adds pos [1+n, D]: the tokens [B, 1+n, D].
+// class token class [D] before them, and adds pos [1+n, D]: the tokens [B, 1+n, D], of the tape's type. img is F32, class and pos of any type.
 func (t *Tape) PatchEmbed(img, w, bias, class, pos *Var) *Var {
 	iv, wv, cv, ev := t.force(img), t.force(w), t.force(class), t.force(pos)
 	b, c, p := iv.Dim(0), iv.Dim(1), wv.Dim(3)
@@ -70,15 +70,15 @@ func (t *Tape) PatchEmbed(img, w, bias, class, pos *Var) *Var {
 	}
 	d, k := wv.Dim(0), c*p*p
 	in := [5]*Var{img, w, bias, class, pos}
-	patches, pb := t.alloc(b, n, k)
+	patches, pb := t.alloc(t.acts, b, n, k)
 	t.dev.Patches(patches, iv, p)
-	rows, rb := t.alloc(b, n, d)
-	m := tensor.Product{C: rows, A: patches, B: wv.Reshape(d, k), TransB: true}
+	rows, rb := t.alloc(t.acts, b, n, d)
+	m := tensor.Product{C: rows, A: patches, B: t.factor(w, t.acts).Reshape(d, k), TransB: true}
 	if bias != nil {
 		m.Bias = t.force(bias)
 	}
 	t.dev.Product(m)
-	y := t.result(in, b, 1+n, d)
+	y := t.result(in, t.acts, b, 1+n, d)
 	t.dev.CopyTokens(y.value, ev, 0, 0, 1+n, false)
 	t.dev.CopyTokens(y.value, cv.Reshape(1, d), 0, 0, 1, true)
 	t.dev.CopyTokens(y.value, rows, 1, 0, n, true)
@@ -94,7 +94,7 @@ func (t *Tape) PatchEmbed(img, w, bias, class, pos *Var) *Var {
 func patchEmbedBackward(t *Tape, r *record) {
 	w, bias, class, pos, dy := r.in[1], r.in[2], r.in[3], r.in[4], r.out.grad
 	b, n, d := dy.Dim(0), dy.Dim(1)-1, dy.Dim(2)
-	rows, rb := t.alloc(b, n, d)
+	rows, rb := t.alloc(dy.DType(), b, n, d)
 	t.dev.CopyTokens(rows, dy, 0, 1, n, false)
 	if w.needs {
 		dw, acc := t.gradOf(w)

@@ -122,6 +122,7 @@ func (m *testViT) logits(t *Tape, images tensor.Tensor) *Var {
 	for i := range m.layers {
 		x = m.block(t, x, i)
 	}
+	x = t.Cast(x, tensor.F32)
 	x = t.LayerNorm(x, t.Use(m.w["post.gain"]), t.Use(m.w["post.bias"]), 1e-5)
 	h := t.Linear(t.NormalizeRows(x, 1e-12), t.NormalizeRows(t.Use(m.w["head"]), 1e-12), nil)
 	return t.Scale(h, 25)

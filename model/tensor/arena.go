@@ -29,7 +29,7 @@ type block struct {
 }
 
 const (
-	blockAlign = 64
+	blockAlign = 256
 	minSegment = 8 << 20
 )
 

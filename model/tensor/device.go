@@ -10,19 +10,36 @@ package tensor
 // "+=" or the call has a beta. Tensors of one call do not overlap unless its doc allows it. Bits depend on the values and
 // shapes alone: not on addresses, earlier calls, or the thread. Reductions have a fixed order.
 //
+// Types: a device computes with F32, and may compute with BF16 too: values in BF16, every sum and every step between them in float32. Activations and
+// their gradients are of one type in a call, F32 or BF16. What is a vector (gain, bias, scale, shift, the s of AddScaled), what is measured (stats, norms,
+// SumRows', SumBatch's and SampledProduct's s, Dot's d), the gradients of parameters (dgain, dbias, dscale, dshift), logits and losses are F32 always.
+// More than one type in a call:
+//   - Product: A and B are of one type, C of theirs or F32; Bias is F32 and Add of C's type.
+//   - Copy casts x to y's type (nearest even). CopyTokens casts too, and adds in float32.
+//   - Patches: img is F32, p of either type. Scatter: v is F32, y of either type. Gather: x and v are F32.
+//
+// NormalizeRows takes both types; SoftmaxCrossEntropy and LADE take F32 alone. A device that does not compute with BF16 panics at it.
+//
 // Letters: B images of a micro-batch, T tokens, D width, H heads, C classes, M rows, N outputs, K inputs.
 type Device interface {
 	// Name is a readable line: the kind of device and the libraries that decide its bits.
 	Name() string
-	// Alloc returns memory aligned to 64 bytes, of unspecified content. It fails with a clear error when there is none.
+	// Alloc returns memory aligned to 64 bytes at least, of unspecified content. It fails with a clear error when there is none.
 	Alloc(bytes int) (Memory, error)
 	// Free gives back what Alloc returned.
 	Free(m Memory)
-	// Upload copies src into dst, Download copies src into dst. Lengths are equal. src may be reused on return.
+	// Upload copies src into dst, Download copies src into dst. Lengths are equal. src may be reused on return. A BF16 dst gets the nearest values
+	// (ties to even; every NaN stays one); of a BF16 src the float32s are exact.
 	Upload(dst Tensor, src []float32)
 	Download(dst []float32, src Tensor)
 	// UploadInts is Upload to a tensor of I32.
 	UploadInts(dst Tensor, src []int32)
+	// Place returns values as a tensor of the type that is only read, until the device is closed. Where the device's memory is the host's, F32 shares
+	// values; a GPU keeps one copy for all its devices, so the values must stay as they are: the same slice again is the same copy.
+	Place(values []float32, dt DType, dims ...int) (Tensor, error)
+	// Input hands src, a micro-batch's values, to the device as an F32 tensor that is only read. Where the device's memory is the host's, it shares src,
+	// which then must stay as it is while the tensor is used; else it is a copy, good until the call after the next, and src may be reused on return.
+	Input(src []float32, dims ...int) Tensor
 	// Err waits for all kernels and returns the first failure, if any.
 	Err() error
 	// Close frees the device. Its memory is invalid afterwards.

@@ -59,7 +59,7 @@ const MaxRank = 4
 
 // Memory is a run of device memory.
 type Memory struct {
-	Ptr   unsafe.Pointer // first byte, aligned to 64 bytes
+	Ptr   unsafe.Pointer // first byte, aligned to 64 bytes at least
 	Bytes int
 	Host  bool // the host may read and write it through Ptr
 }
@@ -98,9 +98,12 @@ func FromF32(v []float32, dims ...int) Tensor {
 	return t
 }
 
-// Shape returns an F32 tensor of the given shape that has no memory.
-func Shape(dims ...int) Tensor {
-	var t Tensor
+// Shape returns an F32 tensor of the given shape that has no memory, ShapeOf one of another type.
+func Shape(dims ...int) Tensor { return ShapeOf(F32, dims...) }
+
+// ShapeOf is described at Shape.
+func ShapeOf(dt DType, dims ...int) Tensor {
+	t := Tensor{dtype: dt}
 	t.setDims(dims)
 	return t
 }
@@ -194,6 +197,9 @@ func (t Tensor) Slice(from, to int) Tensor {
 	}
 	return u
 }
+
+// OnHost says whether the host may read and write the elements through Ptr.
+func (t Tensor) OnHost() bool { return t.host }
 
 // F32 returns the elements as the host's slice, sharing memory. It panics for a tensor of another type and for one that
 // the host cannot address: use Device.Download for those.

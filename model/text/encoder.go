@@ -19,17 +19,23 @@ type Encoder struct {
 	tokens     []float32 // of the texts being encoded
 }
 
-// NewEncoder makes an encoder of w on dev. Close frees its device memory.
-func NewEncoder(dev tensor.Device, w *Weights) *Encoder {
+// NewEncoder makes an encoder of w on dev, which computes in F32. Close frees its device memory.
+func NewEncoder(dev tensor.Device, w *Weights) (*Encoder, error) {
+	var failed error
 	frozen := func(t *vit.Tensor) *autograd.Param {
-		return &autograd.Param{Name: t.Name, Value: tensor.FromF32(t.Values, t.Dims...)}
+		x, err := dev.Place(t.Values, tensor.F32, t.Dims...)
+		if err != nil && failed == nil {
+			failed = fmt.Errorf("tensor %s: %w", t.Name, err)
+		}
+		return &autograd.Param{Name: t.Name, Value: x}
 	}
 	a := w.arch
-	return &Encoder{
+	e := &Encoder{
 		w: w, tape: autograd.New(dev),
 		tower: vit.NewTower(w.blocks, vit.TowerOptions{Heads: a.Heads, Eps: a.Eps, Activate: a.activate, Causal: true}, frozen),
 		gain:  frozen(w.gain), bias: frozen(w.bias), projection: frozen(w.projection),
 	}
+	return e, failed
 }
 
 // Close frees the encoder's device memory.
@@ -51,7 +57,7 @@ func (e *Encoder) Encode(texts [][]int32, out []float32) (err error) {
 	}
 	defer e.tape.Catch(&err)
 	e.tape.Reset(false)
-	x := e.tape.Input(tensor.FromF32(e.embed(texts, longest), len(texts), longest, a.Width))
+	x := e.tape.Input(e.tape.Device().Input(e.embed(texts, longest), len(texts), longest, a.Width))
 	x = e.tower.Forward(e.tape, x, nil, ends)
 	x = e.tape.LayerNorm(x, e.tape.Use(e.gain), e.tape.Use(e.bias), a.Eps)
 	y := e.tape.Linear(x, e.tape.Use(e.projection), nil)

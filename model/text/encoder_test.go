@@ -172,7 +172,10 @@ func withEncoder(t testing.TB, path string, f func(w *Weights, e *Encoder)) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	e := NewEncoder(cputest.Open(t), w)
+	e, err := NewEncoder(cputest.Open(t), w)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer e.Close()
 	f(w, e)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"lift/model/autograd"
+	"lift/model/tensor"
 )
 
 // Model is a transformer whose weights lie on one device.
@@ -26,9 +27,9 @@ func NewModel(w *Weights, place func(t *Tensor) *autograd.Param) *Model {
 }
 
 // Forward computes the features [B, 1, D] of normalised images [B, 3, R, R]: the class token after the last
-// LayerNorm.
+// LayerNorm. They are F32 on every tape, and so is what a head makes of them.
 func (m *Model) Forward(t *autograd.Tape, images *autograd.Var, h *Hooks) *autograd.Var {
-	x := m.Tower.Forward(t, m.embed(t, images), h, nil)
+	x := t.Cast(m.Tower.Forward(t, m.embed(t, images), h, nil), tensor.F32)
 	return m.norm(t, x, m.stem[lnPostGain], m.stem[lnPostBias])
 }
 

@@ -109,6 +109,17 @@ func (d *Device) Upload(dst tensor.Tensor, src []float32) { copy(dst.F32(), src)
 // Download copies src into dst.
 func (d *Device) Download(dst []float32, src tensor.Tensor) { copy(dst, src.F32()) }
 
+// Place shares values.
+func (d *Device) Place(values []float32, dt tensor.DType, dims ...int) (tensor.Tensor, error) {
+	if dt != tensor.F32 {
+		return tensor.Tensor{}, fmt.Errorf("cpu: computes with F32, not with %s", dt)
+	}
+	return tensor.FromF32(values, dims...), nil
+}
+
+// Input shares src.
+func (d *Device) Input(src []float32, dims ...int) tensor.Tensor { return tensor.FromF32(src, dims...) }
+
 // Err returns the first failure of a kernel.
 func (d *Device) Err() error { return d.err }
 

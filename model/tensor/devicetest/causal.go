@@ -21,11 +21,13 @@ func CausalAttention(q, k, v []float64, b, t, d, heads int) []float64 {
 
 func (s *suite) causalAttention() {
 	for _, c := range []struct{ b, t, d, heads int }{{1, 1, 1, 1}, {2, 5, 6, 2}, {1, 16, 32, 1}, {2, 17, 64, 2}, {1, 77, 64, 1}, {1, 150, 20, 2}} {
-		qkv, v := s.random(c.b, c.t, 3*c.d)
+		qkv, v := s.random(s.dt, c.b, c.t, 3*c.d)
 		h := tensor.Heads{Q: qkv, KV: qkv, KCol: c.d, VCol: 2 * c.d, Width: c.d, Heads: c.heads, Causal: true}
-		out := s.poison(c.b, c.t, c.d)
+		out := s.poison(s.dt, c.b, c.t, c.d)
 		s.dev.Attention(out, tensor.Tensor{}, h)
-		want := CausalAttention(Columns(v, 3*c.d, 0, c.d), Columns(v, 3*c.d, c.d, 2*c.d), Columns(v, 3*c.d, 2*c.d, 3*c.d), c.b, c.t, c.d, c.heads)
-		s.near(fmt.Sprintf("causal %+v", c), out, want, 30+float64(c.d/c.heads)+4*math.Sqrt(float64(c.t)))
+		q, k, values := Columns(v, 3*c.d, 0, c.d), Columns(v, 3*c.d, c.d, 2*c.d), Columns(v, 3*c.d, 2*c.d, 3*c.d)
+		want := CausalAttention(q, k, values, c.b, c.t, c.d, c.heads)
+		terms := CausalAttention(q, k, each(values, math.Abs), c.b, c.t, c.d, c.heads)
+		s.nearTerms(fmt.Sprintf("causal %+v", c), out, want, 30+float64(c.d/c.heads)+4*math.Sqrt(float64(c.t)), terms)
 	}
 }

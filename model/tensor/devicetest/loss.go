@@ -137,8 +137,8 @@ func (s *suite) crossEntropyCase(name string, m, n int, size float32, labels []i
 		logits[i] = float64(v[i])
 		top = math.Max(top, math.Abs(logits[i]))
 	}
-	z := s.put(v, 0, m, n)
-	loss, dz := s.poison(1), s.poison(m, n)
+	z := s.put(f32, v, 0, m, n)
+	loss, dz := s.poison(f32, 1), s.poison(f32, m, n)
 	const scale = 0.25
 	s.dev.SoftmaxCrossEntropy(loss, dz, z, labels, terms, scale)
 	want, slope, k := 0.0, []float64(nil), 0.0
@@ -190,8 +190,8 @@ func (s *suite) lade() {
 				logits[i] = float64(v[i])
 				top = math.Max(top, math.Abs(logits[i]))
 			}
-			z := s.put(v, 0, m, n)
-			loss, dz := s.poison(1), s.poison(m, n)
+			z := s.put(f32, v, 0, m, n)
+			loss, dz := s.poison(f32, 1), s.poison(f32, m, n)
 			s.dev.Fill(loss, 2)
 			s.dev.Fill(dz, 3)
 			s.dev.LADE(loss, dz, z, labels, terms, 0.25)

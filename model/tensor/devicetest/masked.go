@@ -29,18 +29,19 @@ func (s *suite) positions(from, to, every int) (tensor.Tensor, []int) {
 // masked checks the kernels of weights that are trained at some positions. Neighbours of what they write must stay as they are.
 func (s *suite) masked() {
 	for _, n := range []int{1, 40, 1000} {
-		x, xv := s.random(n)
+		x, xv := s.random(s.dt, n)
 		index, at := s.positions(0, n, 3)
-		v, vv := s.random(len(at))
+		v, vv := s.random(f32, len(at))
 		s.dev.Scatter(x, v, index)
 		for i, p := range at {
 			xv[p] = vv[i]
 		}
 		s.near(fmt.Sprint("Scatter to ", n), x, xv, 0)
 
+		x, xv = s.random(f32, n)
 		const origin = 50 // of an index that counts from further up
 		later, at := s.positions(origin, origin+n, 4)
-		got, want := s.poison(len(at)), make([]float64, len(at))
+		got, want := s.poison(f32, len(at)), make([]float64, len(at))
 		for i, p := range at {
 			want[i] = xv[p-origin]
 		}
@@ -58,13 +59,13 @@ func (s *suite) masked() {
 
 func (s *suite) sampled(m, n, k, every int) {
 	const origin = 7
-	a, av := s.random(m, n)
-	b, bv := s.random(m, k)
+	a, av := s.random(s.dt, m, n)
+	b, bv := s.random(s.dt, m, k)
 	index, at := s.positions(origin, origin+n*k, every)
-	got, before := s.poison(len(at)), make([]float64, len(at))
+	got, before := s.poison(f32, len(at)), make([]float64, len(at))
 	for _, acc := range []bool{false, true} {
 		if acc {
-			got, before = s.random(len(at))
+			got, before = s.random(f32, len(at))
 		}
 		want, limit := make([]float64, len(at)), make([]float64, len(at))
 		for i, p := range at {
@@ -87,9 +88,9 @@ func (s *suite) columns() {
 	const m, n, k = 9, 20, 13
 	for mode := range 4 {
 		ta, tb := mode&1 != 0, mode&2 != 0
-		a, av := s.wide(m, k, ta)
-		b, bv := s.wide(k, n, tb)
-		c, cv := s.random(m, n+5)
+		a, av := s.besides(m, k, ta)
+		b, bv := s.besides(k, n, tb)
+		c, cv := s.random(s.dt, m, n+5)
 		keep, beta := 0.0, float32(0)
 		if ta == tb {
 			keep, beta = 1, 1
@@ -109,8 +110,8 @@ func (s *suite) columns() {
 	}
 }
 
-// wide returns a [rows, cols] matrix, transposed or not, with three columns of NaN beside it: two before and one after.
-func (s *suite) wide(rows, cols int, trans bool) (tensor.Tensor, []float64) {
+// besides returns a [rows, cols] matrix, transposed or not, with three columns of NaN beside it: two before and one after.
+func (s *suite) besides(rows, cols int, trans bool) (tensor.Tensor, []float64) {
 	if trans {
 		rows, cols = cols, rows
 	}
@@ -119,12 +120,12 @@ func (s *suite) wide(rows, cols int, trans bool) (tensor.Tensor, []float64) {
 	for range rows {
 		v = append(v, nan, nan)
 		for range cols {
-			x := float32(s.rng.NormFloat64())
+			x := rounded(float32(s.rng.NormFloat64()), s.dt)
 			v, w = append(v, x), append(w, float64(x))
 		}
 		v = append(v, nan)
 	}
-	return s.put(v, 0, rows, cols+3), w
+	return s.put(s.dt, v, 0, rows, cols+3), w
 }
 
 // at is the value (i, j) of a [rows, cols] matrix that lies transposed or not.

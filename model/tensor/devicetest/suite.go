@@ -9,31 +9,54 @@ import (
 	"lift/model/tensor"
 )
 
-// Run checks that the devices that open returns keep the contract of tensor.Device. It calls open on the thread that it then uses.
-func Run(t *testing.T, open func() (tensor.Device, error)) {
+// Run checks that the devices that open returns keep the contract of tensor.Device, with activations of each type: of F32 where none is given. It calls
+// open on the thread that it then uses.
+//
+// What is given to a kernel in BF16 is exact, and the reference computes from the same values. A kernel may be off from it by what float32 arithmetic
+// costs, which each test states, and a result in BF16 by its own rounding more: half a unit in its last place, 2^-8 of the value. Where BF16 costs
+// anything else (attention, products with something added) the test says so.
+func Run(t *testing.T, open func() (tensor.Device, error), types ...tensor.DType) {
+	if len(types) == 0 {
+		types = []tensor.DType{tensor.F32}
+	}
+	for _, dt := range types {
+		t.Run(dt.String(), func(t *testing.T) { runTyped(t, open, dt) })
+	}
+}
+
+const f32 = tensor.F32
+
+func runTyped(t *testing.T, open func() (tensor.Device, error), dt tensor.DType) {
 	tests := []struct {
-		name string
-		run  func(s *suite)
+		name    string
+		run     func(s *suite)
+		onlyF32 bool
 	}{
-		{"Memory", (*suite).memory},
-		{"Product", (*suite).products},
-		{"Columns", (*suite).columns},
-		{"Masked", (*suite).masked},
-		{"Elementwise", (*suite).elementwise},
-		{"Sums", (*suite).sums},
-		{"Activation", (*suite).activations},
-		{"ScaleShift", (*suite).scaleShift},
-		{"LayerNorm", (*suite).layerNorm},
-		{"NormalizeRows", (*suite).normalizeRows},
-		{"Attention", (*suite).attention},
-		{"CausalAttention", (*suite).causalAttention},
-		{"Tokens", (*suite).tokens},
-		{"SoftmaxCrossEntropy", (*suite).crossEntropy},
-		{"LADE", (*suite).lade},
-		{"SameBits", (*suite).sameBits},
-		{"NaN", (*suite).notANumber},
+		{"Memory", (*suite).memory, false},
+		{"Place", (*suite).place, false},
+		{"Input", (*suite).input, true},
+		{"Cast", (*suite).cast, false},
+		{"Product", (*suite).products, false},
+		{"Columns", (*suite).columns, false},
+		{"Masked", (*suite).masked, false},
+		{"Elementwise", (*suite).elementwise, false},
+		{"Sums", (*suite).sums, false},
+		{"Activation", (*suite).activations, false},
+		{"ScaleShift", (*suite).scaleShift, false},
+		{"LayerNorm", (*suite).layerNorm, false},
+		{"NormalizeRows", (*suite).normalizeRows, false},
+		{"Attention", (*suite).attention, false},
+		{"CausalAttention", (*suite).causalAttention, false},
+		{"Tokens", (*suite).tokens, false},
+		{"SoftmaxCrossEntropy", (*suite).crossEntropy, true},
+		{"LADE", (*suite).lade, true},
+		{"SameBits", (*suite).sameBits, false},
+		{"NaN", (*suite).notANumber, false},
 	}
 	for _, c := range tests {
+		if c.onlyF32 && dt != f32 {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
@@ -42,7 +65,7 @@ func Run(t *testing.T, open func() (tensor.Device, error)) {
 				t.Fatal(err)
 			}
 			defer dev.Close()
-			c.run(&suite{T: t, dev: dev, rng: rand.New(rand.NewPCG(3, 4))})
+			c.run(&suite{T: t, dev: dev, dt: dt, rng: rand.New(rand.NewPCG(3, 4))})
 			if err := dev.Err(); err != nil {
 				t.Error(err)
 			}
@@ -50,49 +73,74 @@ func Run(t *testing.T, open func() (tensor.Device, error)) {
 	}
 }
 
-// suite is one test's device and random numbers.
+// suite is one test's device, type of activations, and random numbers.
 type suite struct {
 	*testing.T
 	dev tensor.Device
+	dt  tensor.DType
 	rng *rand.Rand
 }
 
-// put returns a tensor with the values v on the device, at shift floats past an aligned address.
-func (s *suite) put(v []float32, shift int, dims ...int) tensor.Tensor {
+// types are the types that an activation may come from or go to.
+func (s *suite) types() []tensor.DType {
+	if s.dt == f32 {
+		return []tensor.DType{f32}
+	}
+	return []tensor.DType{s.dt, f32}
+}
+
+// put returns a tensor with the values v on the device, at shift elements past an aligned address.
+func (s *suite) put(dt tensor.DType, v []float32, shift int, dims ...int) tensor.Tensor {
 	s.Helper()
-	m, err := s.dev.Alloc((len(v) + shift) * 4)
+	m, err := s.dev.Alloc((len(v) + shift) * dt.Size())
 	if err != nil {
 		s.Fatal(err)
 	}
-	x := tensor.New(m, shift*4, tensor.F32, dims...)
+	x := tensor.New(m, shift*dt.Size(), dt, dims...)
 	s.dev.Upload(x, v)
 	return x
 }
 
-// random returns a tensor of normal values and the same in float64.
-func (s *suite) random(dims ...int) (tensor.Tensor, []float64) {
-	v := make([]float32, size(dims))
-	w := make([]float64, len(v))
-	for i := range v {
-		v[i] = float32(s.rng.NormFloat64())
-		w[i] = float64(v[i])
+// rounded is the value of the type nearest to v.
+func rounded(v float32, dt tensor.DType) float32 {
+	if dt == tensor.BF16 {
+		return tensor.FromBF16(tensor.ToBF16(v))
 	}
-	return s.put(v, 0, dims...), w
+	return v
+}
+
+// random returns a tensor of normal values and the same in float64.
+func (s *suite) random(dt tensor.DType, dims ...int) (tensor.Tensor, []float64) {
+	s.Helper()
+	v := make([]float32, size(dims))
+	for i := range v {
+		v[i] = rounded(float32(s.rng.NormFloat64()), dt)
+	}
+	return s.put(dt, v, 0, dims...), wide(v)
 }
 
 // poison returns a tensor of NaN: a kernel that assigns must not read it.
-func (s *suite) poison(dims ...int) tensor.Tensor {
+func (s *suite) poison(dt tensor.DType, dims ...int) tensor.Tensor {
+	s.Helper()
 	v := make([]float32, size(dims))
 	for i := range v {
 		v[i] = float32(math.NaN())
 	}
-	return s.put(v, 0, dims...)
+	return s.put(dt, v, 0, dims...)
 }
 
 func (s *suite) get(x tensor.Tensor) []float32 {
 	v := make([]float32, x.Len())
 	s.dev.Download(v, x)
 	return v
+}
+
+func wide(v []float32) []float64 {
+	w := make([]float64, len(v))
+	for i, x := range v {
+		w[i] = float64(x)
+	}
+	return w
 }
 
 func size(dims []int) int {
@@ -103,18 +151,33 @@ func size(dims []int) int {
 	return n
 }
 
+// halfBF16 is half a unit in the last place of a BF16, which has 8 bits, as a share of the value at most.
+const halfBF16 = 0x1p-8
+
 // near checks got against want within roundings half units in the last place of the largest value. roundings is the
 // number of float32 roundings on the longest path to a value.
 func (s *suite) near(what string, got tensor.Tensor, want []float64, roundings float64) {
+	s.Helper()
+	s.nearTerms(what, got, want, roundings, nil)
+}
+
+// nearTerms is near for sums of which each term may have been rounded to BF16, where that is the suite's type: terms are the sums of their magnitudes.
+func (s *suite) nearTerms(what string, got tensor.Tensor, want []float64, roundings float64, terms []float64) {
 	s.Helper()
 	top := 1e-3
 	for _, w := range want {
 		top = math.Max(top, math.Abs(w))
 	}
-	s.within(what, got, want, func(int) float64 { return roundings * 0x1p-24 * top })
+	s.within(what, got, want, func(i int) float64 {
+		limit := roundings * 0x1p-24 * top
+		if terms != nil && s.dt == tensor.BF16 {
+			limit += halfBF16 * terms[i]
+		}
+		return limit
+	})
 }
 
-// within checks |got - want| against a limit for each value.
+// within checks |got - want| against a limit for each value, to which the rounding of a BF16 result is added.
 func (s *suite) within(what string, got tensor.Tensor, want []float64, limit func(i int) float64) {
 	s.Helper()
 	g := s.get(got)
@@ -122,31 +185,13 @@ func (s *suite) within(what string, got tensor.Tensor, want []float64, limit fun
 		s.Fatalf("%s: %d values, want %d", what, len(g), len(want))
 	}
 	for i := range g {
-		if e := math.Abs(float64(g[i]) - want[i]); !(e <= limit(i)) {
-			s.Errorf("%s: value %d is %g, want %g: off by %.3g, limit %.3g", what, i, g[i], want[i], e, limit(i))
+		most := limit(i)
+		if got.DType() == tensor.BF16 {
+			most += halfBF16 * (math.Abs(want[i]) + most)
+		}
+		if e := math.Abs(float64(g[i]) - want[i]); !(e <= most) {
+			s.Errorf("%s: value %d is %g, want %g: off by %.3g, limit %.3g", what, i, g[i], want[i], e, most)
 			return
-		}
-	}
-}
-
-func (s *suite) memory() {
-	for _, n := range []int{0, 1, 63, 4096, 5 << 20} {
-		m, err := s.dev.Alloc(n)
-		if err != nil {
-			s.Fatal(err)
-		}
-		if uintptr(m.Ptr)%64 != 0 || m.Bytes < n {
-			s.Errorf("Alloc(%d) gave %d bytes at %p", n, m.Bytes, m.Ptr)
-		}
-		s.dev.Free(m)
-	}
-	if _, err := s.dev.Alloc(1 << 60); err == nil {
-		s.Error("an allocation of 2^60 bytes succeeded")
-	}
-	v := []float32{1, float32(math.Inf(1)), float32(math.Copysign(0, -1)), 3e-45}
-	for i, x := range s.get(s.put(v, 1, 2, 2)) {
-		if math.Float32bits(x) != math.Float32bits(v[i]) {
-			s.Errorf("%g came back as %g", v[i], x)
 		}
 	}
 }
@@ -178,25 +223,30 @@ func values(seed uint64, n int) []float32 {
 
 // sameBits: results depend on values, not on addresses.
 func (s *suite) sameBits() {
+	zeros := func(dt tensor.DType, sh int, dims ...int) tensor.Tensor {
+		return s.put(dt, make([]float32, size(dims)), sh, dims...)
+	}
+	random := func(dt tensor.DType, seed uint64, sh int, dims ...int) tensor.Tensor {
+		return s.put(dt, values(seed, size(dims)), sh, dims...)
+	}
 	s.bits("Product", func(sh int) []tensor.Tensor {
-		c := s.put(make([]float32, 53*40), sh, 53, 40)
-		s.dev.Product(tensor.Product{C: c, A: s.put(values(1, 53*29), sh, 53, 29), B: s.put(values(2, 40*29), sh, 40, 29), TransB: true,
-			Bias: s.put(values(3, 40), sh, 40)})
+		c := zeros(s.dt, sh, 53, 40)
+		s.dev.Product(tensor.Product{C: c, A: random(s.dt, 1, sh, 53, 29), B: random(s.dt, 2, sh, 40, 29), TransB: true, Bias: random(f32, 3, sh, 40)})
 		return []tensor.Tensor{c}
 	})
 	s.bits("LayerNorm", func(sh int) []tensor.Tensor {
-		x, g, b := s.put(values(4, 7*61), sh, 7, 61), s.put(values(5, 61), sh, 61), s.put(values(6, 61), sh, 61)
-		y, st, dx := s.put(make([]float32, 7*61), sh, 7, 61), s.put(make([]float32, 14), sh, 7, 2), s.put(make([]float32, 7*61), sh, 7, 61)
+		x, g, b := random(s.dt, 4, sh, 7, 61), random(f32, 5, sh, 61), random(f32, 6, sh, 61)
+		y, st, dx := zeros(s.dt, sh, 7, 61), zeros(f32, sh, 7, 2), zeros(s.dt, sh, 7, 61)
 		s.dev.LayerNorm(y, st, x, g, b, 1e-5)
-		s.dev.LayerNormBackward(dx, tensor.Tensor{}, tensor.Tensor{}, y, x, g, st, false)
+		s.dev.LayerNormBackward(dx, none, none, y, x, g, st, false)
 		return []tensor.Tensor{y, dx}
 	})
 	s.bits("Attention", func(sh int) []tensor.Tensor {
-		qkv := s.put(values(7, 2*53*60), sh, 2, 53, 60)
+		qkv := random(s.dt, 7, sh, 2, 53, 60)
 		h := tensor.Heads{Q: qkv, KV: qkv, KCol: 20, VCol: 40, Width: 20, Heads: 2}
-		out, st := s.put(make([]float32, 2*53*20), sh, 2, 53, 20), s.put(make([]float32, 2*2*53*2), sh, 2, 2, 53, 2)
+		out, st := zeros(s.dt, sh, 2, 53, 20), zeros(f32, sh, 2, 2, 53, 2)
 		s.dev.Attention(out, st, h)
-		d := s.put(make([]float32, 2*53*60), sh, 2, 53, 60)
+		d := zeros(s.dt, sh, 2, 53, 60)
 		s.dev.AttentionBackward(d, d, out, out, st, h)
 		return []tensor.Tensor{out, d}
 	})
@@ -206,8 +256,8 @@ func (s *suite) sameBits() {
 func (s *suite) notANumber() {
 	x := values(8, 40)
 	x[17] = float32(math.NaN())
-	ones := func(n int) tensor.Tensor {
-		y := s.put(make([]float32, n), 0, n)
+	ones := func(dt tensor.DType, n int) tensor.Tensor {
+		y := s.put(dt, make([]float32, n), 0, n)
 		s.dev.Fill(y, 1)
 		return y
 	}
@@ -220,27 +270,30 @@ func (s *suite) notANumber() {
 		}
 		s.Errorf("%s swallowed a NaN", what)
 	}
-	in := s.put(x, 0, 2, 20)
+	in := s.put(s.dt, x, 0, 2, 20)
 	for f := tensor.GELU; f <= tensor.ReLU; f++ {
-		y := ones(40)
+		y := ones(s.dt, 40)
 		s.dev.Activate(f, y, in)
 		check("an activation", y)
 	}
-	y := ones(40).Reshape(2, 20)
-	s.dev.LayerNorm(y, tensor.Tensor{}, in, ones(20), ones(20), 1e-5)
+	y := ones(s.dt, 40).Reshape(2, 20)
+	s.dev.LayerNorm(y, none, in, ones(f32, 20), ones(f32, 20), 1e-5)
 	check("LayerNorm", y)
-	s.dev.NormalizeRows(y, tensor.Tensor{}, in, 1e-12)
+	s.dev.NormalizeRows(y, none, in, 1e-12)
 	check("NormalizeRows", y)
-	out := ones(10).Reshape(1, 2, 5)
-	s.dev.Attention(out, tensor.Tensor{}, tensor.Heads{Q: in.Reshape(1, 2, 20), KV: in.Reshape(1, 2, 20), QCol: 15, KCol: 0, VCol: 5, Width: 5, Heads: 1})
+	out := ones(s.dt, 10).Reshape(1, 2, 5)
+	s.dev.Attention(out, none, tensor.Heads{Q: in.Reshape(1, 2, 20), KV: in.Reshape(1, 2, 20), QCol: 15, KCol: 0, VCol: 5, Width: 5, Heads: 1})
 	check("Attention", out)
-	loss := ones(1)
-	s.dev.SoftmaxCrossEntropy(loss, tensor.Tensor{}, in, []int32{0, 17}, tensor.LossTerms{}, 1)
+	if s.dt != f32 {
+		return
+	}
+	loss := ones(f32, 1)
+	s.dev.SoftmaxCrossEntropy(loss, none, in, []int32{0, 17}, tensor.LossTerms{}, 1)
 	check("SoftmaxCrossEntropy", loss)
-	s.dev.SoftmaxCrossEntropy(loss, tensor.Tensor{}, in, []int32{17, 0}, tensor.LossTerms{Focal: true}, 1)
+	s.dev.SoftmaxCrossEntropy(loss, none, in, []int32{17, 0}, tensor.LossTerms{Focal: true}, 1)
 	check("SoftmaxCrossEntropy of a NaN label", loss)
-	prior := ones(20)
+	prior := ones(f32, 20)
 	s.dev.Fill(loss, 0)
-	s.dev.LADE(loss, tensor.Tensor{}, in, []int32{0, 0}, tensor.LADETerms{Prior: s.get(prior), Shift: make([]float32, 20), Weight: 1}, 1)
+	s.dev.LADE(loss, none, in, []int32{0, 0}, tensor.LADETerms{Prior: s.get(prior), Shift: make([]float32, 20), Weight: 1}, 1)
 	check("LADE", loss)
 }

@@ -1,0 +1,128 @@
+// Gpuproof proves and times the CUDA engine on this machine and writes one Markdown report. Run by `make gpu-proof`, and by
+// `make gpu-proof-rehearsal` in small on the emulated driver.
+//
+//	go run ./docs/gpuproof [-o gpu-proof.md] [-rehearsal] [-python PYTHON -reference CHECKOUT]
+//
+// It runs what CI runs on the emulator (the device's contract, gradient checks, conformance cases, runs of several nodes and GPUs whose bytes are
+// equal), then the benchmarks of kernels and steps, then PyTorch with the reference where there is a Python with torch. A part that fails is
+// in the report, and makes its status 1; the other parts run all the same.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+var (
+	out       = flag.String("o", "gpu-proof.md", "the report's `file`")
+	rehearsal = flag.Bool("rehearsal", false, "small sizes, for the emulated driver")
+	python    = flag.String("python", "python3", "the `python` that may have PyTorch")
+	reference = flag.String("reference", os.Getenv("LIFT_REFERENCE"), "`checkout` of the reference implementation")
+)
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("gpu-proof: ")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	r := &report{began: time.Now()}
+	err := prove(ctx, r)
+	if written := writeWhole(*out, r.markdown()); written != nil {
+		log.Fatal(written)
+	}
+	log.Printf("the report is in %s", *out)
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// prove fills the report. Its error says which parts failed.
+func prove(ctx context.Context, r *report) error {
+	r.machine = machine(ctx)
+	var failed []string
+	for _, s := range suites {
+		log.Printf("proving: %s", s.what)
+		res := s.run(ctx)
+		r.proofs = append(r.proofs, res)
+		if !res.ok() {
+			failed = append(failed, s.what)
+		}
+	}
+	for _, b := range benches {
+		log.Printf("timing: %s", b.what)
+		res := b.run(ctx)
+		r.timings = append(r.timings, res)
+		if res.err != nil {
+			failed = append(failed, b.what)
+		}
+	}
+	r.peer = peers(ctx)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if failed != nil {
+		return fmt.Errorf("failed: %s", strings.Join(failed, "; "))
+	}
+	return nil
+}
+
+// machine is lines on the host and its GPUs.
+func machine(ctx context.Context) []string {
+	lines := []string{fmt.Sprintf("%s/%s, %d cores, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())}
+	if doctor, err := output(ctx, "go", "run", "-tags", "cuda", "./cmd/lift", "doctor"); err == nil {
+		lines = append(lines, strings.Split(strings.TrimSpace(doctor), "\n")...)
+	} else {
+		lines = append(lines, "lift doctor: "+err.Error())
+	}
+	if smi, err := output(ctx, "nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit", "--format=csv,noheader"); err == nil {
+		lines = append(lines, strings.Split(strings.TrimSpace(smi), "\n")...)
+	}
+	return lines
+}
+
+// output is a command's standard output; its error has the end of what went to standard error.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	b, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("%s: %w: %s", name, err, lastLine(string(exit.Stderr)))
+	}
+	return string(b), err
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+// writeWhole writes a file that appears whole or not at all.
+func writeWhole(path, text string) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".gpu-proof-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.WriteString(text); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,125 @@
+//go:build cuda
+
+package cuda
+
+/*
+#cgo noescape lift_blas_gemm
+#cgo nocallback lift_blas_gemm
+#include "blas.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"lift/model/tensor"
+)
+
+// gemm is one product of cuBLAS, or a strided batch of them: column by column, see blas.h.
+type gemm = C.lift_gemm
+
+const gemmWords = C.sizeof_lift_gemm / 8
+
+// openBLAS opens cuBLAS, once.
+var openBLAS = sync.OnceValue(func() error {
+	why := make([]byte, 2048)
+	if C.lift_blas_open((*C.char)(unsafe.Pointer(&why[0])), C.int(len(why))) == 0 {
+		return nil
+	}
+	return fmt.Errorf("cuda: no cuBLAS: %s. Install CUDA's libraries of version 11, 12 or 13 (apt: libcublas-12-x; pip: nvidia-cublas), and put their folder into "+
+		"LD_LIBRARY_PATH, or the library's path into LIFT_CUBLAS", C.GoString((*C.char)(unsafe.Pointer(&why[0]))))
+})
+
+// blasLine is cuBLAS's version, known when the first device has a handle.
+var blasLine struct {
+	sync.Mutex
+	version string
+}
+
+func blasVersion() string {
+	blasLine.Lock()
+	defer blasLine.Unlock()
+	return blasLine.version
+}
+
+// blas is a device's handle and its workspace, whose size decides which kernels cuBLAS takes and so the bits.
+type blas struct {
+	handle    unsafe.Pointer
+	workspace tensor.Memory
+}
+
+func (b *blas) open(d *Device) (err error) {
+	bytes := 8 << 20
+	if d.gpu.major >= 9 {
+		bytes = 32 << 20
+	}
+	if b.workspace, err = d.Alloc(bytes); err != nil {
+		return err
+	}
+	if s := C.lift_blas_create(&b.handle, unsafe.Pointer(d.stream.C()), b.workspace.Ptr, C.size_t(bytes)); s != 0 {
+		return b.failure(d, "opening cuBLAS", s)
+	}
+	var v C.int
+	if s := C.lift_blas_version(b.handle, &v); s != 0 {
+		return b.failure(d, "asking cuBLAS's version", s)
+	}
+	blasLine.Lock()
+	defer blasLine.Unlock()
+	blasLine.version = fmt.Sprintf("%d.%d.%d", v/10000, v%10000/100, v%100)
+	if v < 100000 { // 11.x counts otherwise
+		blasLine.version = fmt.Sprintf("%d.%d.%d", v/1000, v%1000/100, v%100)
+	}
+	return nil
+}
+
+func (b *blas) close() {
+	if b.handle != nil {
+		C.lift_blas_destroy(b.handle) // the device is closing: there is nobody to act on a status
+		b.handle = nil
+	}
+}
+
+func (b *blas) failure(d *Device, what string, s C.int) error {
+	return fmt.Errorf("cuda: %s: %s: cuBLAS says %s (%d)", d.gpu, what, C.GoString(C.lift_blas_status(s)), int(s))
+}
+
+// product appends g to the log.
+func (d *Device) product(g gemm) {
+	if d.err == nil {
+		d.log.put(logProduct, 0, (*[gemmWords]uint64)(unsafe.Pointer(&g))[:]...)
+	}
+}
+
+// issue asks cuBLAS for the product that the words are.
+func (b *blas) issue(d *Device, words []uint64) error {
+	g := (*gemm)(unsafe.Pointer(&words[0]))
+	if s := C.lift_blas_gemm(b.handle, g); s != 0 {
+		// cuBLAS hides what the driver said; an error that stays says it again.
+		if err := d.stream.Synchronize(); err != nil && statusOf(err).lost() {
+			return d.gpu.failure("a product", err)
+		}
+		return b.failure(d, fmt.Sprintf("a product of %d x %d x %d in a batch of %d", int(g.n), int(g.m), int(g.k), int(g.batch)), s)
+	}
+	return nil
+}
+
+// gemmOf is p, of m x n x k, as cuBLAS sees it, with the operands at these addresses.
+func gemmOf(p tensor.Product, at [3]uint64, m, n, k int) gemm {
+	return gemm{
+		a: C.uint64_t(at[1]), b: C.uint64_t(at[0]), c: C.uint64_t(at[2]),
+		m: C.int32_t(n), n: C.int32_t(m), k: C.int32_t(k), batch: 1,
+		lda: C.int32_t(p.B.Cols()), ldb: C.int32_t(p.A.Cols()), ldc: C.int32_t(p.C.Cols()),
+		trans_a: bit(p.TransB), trans_b: bit(p.TransA),
+		bf16_ab: bit(p.A.DType() == tensor.BF16), bf16_c: bit(p.C.DType() == tensor.BF16),
+		beta: C.float(p.Beta),
+	}
+}
+
+func bit(b bool) C.uint8_t {
+	if b {
+		return 1
+	}
+	return 0
+}

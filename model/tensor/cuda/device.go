@@ -1,0 +1,153 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"gorgonia.org/cu"
+
+	"lift/model/tensor"
+)
+
+// Device is one micro-batch's worth of a GPU. All its methods are called on the OS thread that called NewDevice, to which the
+// goroutine is locked.
+type Device struct {
+	gpu    *GPU
+	stream cu.Stream // of all kernels
+	copies cu.Stream // of the micro-batches' way in
+	err    error     // the first failure; nothing is asked of the GPU after it
+
+	log    commandLog
+	graphs graphs
+	ring   ring
+	staged staging
+	inputs [2]input
+	inputN int // calls of Input so far
+
+	held    map[unsafe.Pointer]int // Alloc's runs
+	placed  map[weightKey]struct{} // the GPU's weights that this device counts in
+	work    scratch                // scratch's
+	aligned scratch                // Product's copies of operands at odd addresses
+	blas    blas
+	bias    biasPass // Product's
+}
+
+// NewDevice returns a device of the GPU for the calling OS thread, whose current context it becomes.
+func (g *GPU) NewDevice(o Options) (*Device, error) {
+	if g.lost.Load() {
+		return nil, fmt.Errorf("cuda: the context of %s is gone", g)
+	}
+	if err := cu.SetCurrentContext(g.ctx); err != nil {
+		return nil, g.failure("entering its context", err)
+	}
+	d := &Device{gpu: g, held: map[unsafe.Pointer]int{}, placed: map[weightKey]struct{}{}}
+	d.graphs.off = o.NoGraphs || os.Getenv("LIFT_CUDA_GRAPHS") == "0"
+	g.mu.Lock()
+	g.devices++
+	g.mu.Unlock()
+	if err := d.open(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *Device) open() (err error) {
+	if d.stream, err = cu.MakeStream(cu.NonBlocking); err != nil {
+		return d.gpu.failure("making a stream", err)
+	}
+	if d.copies, err = cu.MakeStream(cu.NonBlocking); err != nil {
+		return d.gpu.failure("making a stream", err)
+	}
+	if err := d.ring.open(d.gpu); err != nil {
+		return err
+	}
+	return d.blas.open(d)
+}
+
+// Name is the GPU's Info.
+func (d *Device) Name() string { return d.gpu.Info() }
+
+// GPU is the physical device.
+func (d *Device) GPU() *GPU { return d.gpu }
+
+// Err waits for all that was asked and returns the first failure.
+func (d *Device) Err() error {
+	d.sync("waiting for its kernels")
+	return d.err
+}
+
+// sync runs the log and waits for the stream.
+func (d *Device) sync(what string) {
+	d.flush()
+	if d.err == nil {
+		d.check(what, d.stream.Synchronize())
+	}
+}
+
+// check makes err, of what was done, the device's failure.
+func (d *Device) check(what string, err error) {
+	if err != nil && d.err == nil {
+		d.err = d.gpu.failure(what, err)
+	}
+}
+
+// fail makes err the device's failure, unless it has one.
+func (d *Device) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+}
+
+// Close waits for the stream and frees all that is the device's.
+func (d *Device) Close() error {
+	if d.held == nil {
+		return nil
+	}
+	g := d.gpu
+	d.err = nil // Err has told it
+	if d.stream != (cu.Stream{}) && !g.lost.Load() {
+		d.check("waiting for its kernels", errors.Join(d.stream.Synchronize(), d.copies.Synchronize()))
+	}
+	if !g.lost.Load() {
+		d.graphs.close()
+		d.blas.close()
+		d.staged.close(d)
+		for i := range d.inputs {
+			d.inputs[i].close(d)
+		}
+		for p := range d.held {
+			d.release(p)
+		}
+		d.ring.close()
+		for _, s := range []*cu.Stream{&d.stream, &d.copies} {
+			if *s != (cu.Stream{}) {
+				d.check("closing a stream", s.Destroy())
+			}
+		}
+	}
+	d.held = nil
+	g.drop(d)
+	return d.err
+}
+
+// same panics unless all sizes are equal: shapes are checked before, so a difference is a programming error.
+func same(op string, n int, others ...int) {
+	for _, o := range others {
+		if o != n {
+			panic(fmt.Sprintf("cuda: %s: sizes %d and %v differ", op, n, append([]int(nil), others...)))
+		}
+	}
+}
+
+// sameOrNone is same for the lengths of tensors that may be none.
+func sameOrNone(op string, n int, tensors ...tensor.Tensor) {
+	for _, t := range tensors {
+		if !t.IsNone() {
+			same(op, n, t.Len())
+		}
+	}
+}

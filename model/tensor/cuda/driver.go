@@ -1,0 +1,142 @@
+//go:build cuda
+
+package cuda
+
+/*
+#cgo LDFLAGS: -lcuda -ldl
+#include <cuda.h>
+#include "trampoline/trampoline.h"
+
+static CUresult lift_alloc_async(void **p, size_t bytes, CUstream s) { return cuMemAllocAsync((CUdeviceptr *)p, bytes, s); }
+static CUresult lift_free_async(void *p, CUstream s) { return cuMemFreeAsync((CUdeviceptr)p, s); }
+static CUresult lift_host_alloc(void **p, size_t bytes) { return cuMemHostAlloc(p, bytes, CU_MEMHOSTALLOC_PORTABLE); }
+static CUresult lift_trim(CUdevice d) {
+    CUmemoryPool pool;
+    CUresult r = cuDeviceGetDefaultMemPool(&pool, d);
+    return r ? r : cuMemPoolTrimTo(pool, 0);
+}
+static CUresult lift_begin_capture(CUstream s) { return cuStreamBeginCapture(s, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL); }
+static CUresult lift_end_capture(CUstream s, CUgraphExec *exec) {
+    CUgraph g = 0;
+    CUresult r = cuStreamEndCapture(s, &g);
+    if (!r) r = cuGraphInstantiateWithFlags(exec, g, 0);
+    if (g) cuGraphDestroy(g);
+    return r;
+}
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"unsafe"
+
+	"gorgonia.org/cu"
+)
+
+// What gorgonia.org/cu lacks: the driver's own cuInit, stream-ordered memory, pinned memory, more than 48 KiB of shared memory,
+// captures and graphs. Events, streams, modules, copies and launches are cu's.
+
+// status is a CUresult that is not success.
+type status C.CUresult
+
+// result is r as an error.
+func result(r C.CUresult) error {
+	if r == C.CUDA_SUCCESS {
+		return nil
+	}
+	return status(r)
+}
+
+// Error is the driver's name of the result and its sentence.
+func (s status) Error() string {
+	var name, text *C.char
+	if C.cuGetErrorName(C.CUresult(s), &name) != C.CUDA_SUCCESS || name == nil {
+		return fmt.Sprintf("CUDA error %d", int(s))
+	}
+	if C.cuGetErrorString(C.CUresult(s), &text) != C.CUDA_SUCCESS || text == nil {
+		return C.GoString(name)
+	}
+	return C.GoString(name) + ": " + C.GoString(text)
+}
+
+// statusOf is the CUresult inside err, ours or cu's; 0 for another error. cu does not export its type of results, an int.
+func statusOf(err error) status {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if s, ok := err.(status); ok {
+			return s
+		}
+		if v := reflect.ValueOf(err); v.Kind() == reflect.Int {
+			return status(v.Int())
+		}
+	}
+	return 0
+}
+
+// startDriver opens the driver and calls its cuInit, once.
+var startDriver = sync.OnceValue(func() error {
+	if why := C.lift_cuda_missing(); why != nil {
+		return fmt.Errorf("cuda: no driver: %s. Install NVIDIA's driver, name its libcuda.so.1 in LIFT_CUDA_DRIVER, or set node.device: cpu", C.GoString(why))
+	}
+	switch r := C.CUresult(C.lift_cuda_init()); r {
+	case C.CUDA_SUCCESS:
+		return nil
+	case C.CUDA_ERROR_NO_DEVICE:
+		return errors.New("cuda: the driver finds no GPU: see nvidia-smi and CUDA_VISIBLE_DEVICES, or set node.device: cpu")
+	default:
+		return fmt.Errorf("cuda: the driver does not start: %w", status(r))
+	}
+})
+
+func stream(s cu.Stream) C.CUstream { return C.CUstream(unsafe.Pointer(s.C())) }
+
+// allocAsync and freeAsync are ordered with the work of s.
+func allocAsync(bytes int, s cu.Stream) (p unsafe.Pointer, err error) {
+	err = result(C.lift_alloc_async(&p, C.size_t(bytes), stream(s)))
+	return p, err
+}
+
+func freeAsync(p unsafe.Pointer, s cu.Stream) error { return result(C.lift_free_async(p, stream(s))) }
+
+// trim gives what streams have freed back to the system.
+func trim(d cu.Device) error { return result(C.lift_trim(C.CUdevice(d))) }
+
+// hostAlloc returns pinned host memory, from which and to which every GPU copies without waiting; cu.MemFreeHost frees it.
+func hostAlloc(bytes int) (p unsafe.Pointer, err error) {
+	err = result(C.lift_host_alloc(&p, C.size_t(bytes)))
+	return p, err
+}
+
+// allowShared lets f have so much dynamic shared memory.
+func allowShared(f cu.Function, bytes int) error {
+	// A cu.Function is its CUfunction.
+	return result(C.cuFuncSetAttribute(*(*C.CUfunction)(unsafe.Pointer(&f)), C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(bytes)))
+}
+
+// graphExec is a CUDA graph that can be launched.
+type graphExec struct{ exec C.CUgraphExec }
+
+// capture makes a graph of what record asks of s. Nothing of it runs.
+func capture(s cu.Stream, record func() error) (graphExec, error) {
+	if err := result(C.lift_begin_capture(stream(s))); err != nil {
+		return graphExec{}, err
+	}
+	first := record()
+	var g graphExec
+	err := result(C.lift_end_capture(stream(s), &g.exec))
+	if first != nil {
+		g.destroy()
+		return graphExec{}, first
+	}
+	return g, err
+}
+
+func (g graphExec) launch(s cu.Stream) error { return result(C.cuGraphLaunch(g.exec, stream(s))) }
+
+func (g graphExec) destroy() {
+	if g.exec != nil {
+		C.cuGraphExecDestroy(g.exec)
+	}
+}

@@ -1,0 +1,234 @@
+// Entry points for memory: allocations, pinned host memory, copies, fills.
+#include "driver.h"
+#include <stdlib.h>
+
+namespace emu {
+
+static std::map<void *, size_t> pinned;
+
+static Result copy(Stream *s, void *to, Side toSide, const void *from, Side fromSide, size_t n, const char *what) {
+    if (!s) return INVALID_CONTEXT;
+    if (!lies(to, n, toSide, what) || !lies(from, n, fromSide, what)) return INVALID_VALUE;
+    return enqueue(s, [=] {
+        if (!lies(to, n, toSide, what) || !lies(from, n, fromSide, what)) return ILLEGAL_ADDRESS;  // freed since
+        memmove(to, from, n);
+        return SUCCESS;
+    });
+}
+// blocking is the null stream, when a call may wait for it.
+static Result blocking(Stream *&s) {
+    Context *c;
+    Result e = usable(c);
+    if (e || (e = mayWait())) return e;
+    s = &c->null;
+    return SUCCESS;
+}
+static Result copyNow(void *to, Side toSide, const void *from, Side fromSide, size_t n, const char *what) {
+    Stream *s;
+    Result e = blocking(s);
+    if (e || (e = copy(s, to, toSide, from, fromSide, n, what))) return e;
+    return finish(s);
+}
+template <class T>
+static Result fill(void *handle, uintptr_t at, T v, size_t n, const char *what) {
+    Stream *s = streamOf(handle);
+    if (!s) return INVALID_CONTEXT;
+    if (!lies((void *)at, n * sizeof v, DEVICE, what) || at % sizeof v) return INVALID_VALUE;
+    return enqueue(s, [=] {
+        if (!lies((void *)at, n * sizeof v, DEVICE, what)) return ILLEGAL_ADDRESS;
+        for (size_t i = 0; i < n; i++) ((T *)at)[i] = v;
+        return SUCCESS;
+    });
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+API cuMemGetInfo_v2(size_t *free, size_t *total) {
+    Guard g;
+    Context *c;
+    if (const Result e = usable(c)) return e;
+    *free = freeMemory(c->device), *total = c->device->total;
+    return SUCCESS;
+}
+API cuMemAlloc_v2(uintptr_t *at, size_t n) {
+    Guard g;
+    Context *c;
+    Result e = usable(c);
+    if (e || (e = mayWait())) return e;
+    return allocate(c, n, *at);
+}
+API cuMemFree_v2(uintptr_t at) {
+    Guard g;
+    Context *c;
+    Result e = usable(c);
+    Block b;
+    if (!at) return SUCCESS;
+    if (e || (e = mayWait())) return e;
+    if (!find(at, b) || b.at != at) return INVALID_VALUE;
+    finish(b.context);  // as the driver does
+    return release(at);
+}
+API cuMemAllocAsync(uintptr_t *at, size_t n, void *handle) {
+    Guard g;
+    Context *c;
+    if (const Result e = usable(c)) return e;
+    Stream *s = streamOf(handle);
+    if (s->capture) return NOT_SUPPORTED;
+    if (const Result e = allocate(c, n, *at); e != OUT_OF_MEMORY) return e;
+    finish(s);  // there may be memory that it frees
+    return allocate(c, n, *at);
+}
+API cuMemFreeAsync(uintptr_t at, void *handle) {
+    Guard g;
+    Stream *s = streamOf(handle);
+    Block b;
+    if (!s) return INVALID_CONTEXT;
+    if (s->capture) return NOT_SUPPORTED;
+    if (!find(at, b) || b.at != at) return INVALID_VALUE;
+    return enqueue(s, [=] { return release(at) ? ILLEGAL_ADDRESS : SUCCESS; });
+}
+API cuDeviceGetDefaultMemPool(void **pool, int d) {
+    *pool = (void *)(uintptr_t)(d + 1);
+    return SUCCESS;
+}
+API cuDeviceGetMemPool(void **pool, int d) {
+    return cuDeviceGetDefaultMemPool(pool, d);
+}
+API cuMemPoolSetAttribute(void *, int, void *) {
+    return SUCCESS;
+}
+API cuMemPoolGetAttribute(void *, int, void *value) {
+    memset(value, 0, 8);
+    return SUCCESS;
+}
+API cuMemPoolTrimTo(void *, size_t) {
+    return SUCCESS;
+}
+API cuMemGetAddressRange_v2(uintptr_t *base, size_t *n, uintptr_t at) {
+    Guard g;
+    Block b;
+    if (!find(at, b)) return NOT_FOUND;
+    if (base) *base = b.at;
+    if (n) *n = b.size;
+    return SUCCESS;
+}
+API cuPointerGetAttribute(void *value, int attribute, uintptr_t at) {
+    Guard g;
+    Block b;
+    const bool device = find(at, b);
+    switch (attribute) {
+        case 1:  // the context
+            if (!device) return INVALID_VALUE;
+            *(Context **)value = b.context;
+            return SUCCESS;
+        case 2:  // the kind of memory
+            if (!device && !pinned.count((void *)at)) return INVALID_VALUE;
+            *(unsigned *)value = device ? 2 : 1;
+            return SUCCESS;
+        case 9:  // the device
+            if (!device) return INVALID_VALUE;
+            *(int *)value = b.context->device->number;
+            return SUCCESS;
+    }
+    return NOT_SUPPORTED;
+}
+
+API cuMemHostAlloc(void **p, size_t n, unsigned) {
+    Guard g;
+    Context *c;
+    if (const Result e = usable(c)) return e;
+    if (!n) return INVALID_VALUE;
+    if (!(*p = aligned_alloc(4096, (n + 4095) / 4096 * 4096))) return OUT_OF_MEMORY;
+    memset(*p, 0xff, n);
+    pinned[*p] = n;
+    return SUCCESS;
+}
+API cuMemAllocHost_v2(void **p, size_t n) {
+    return cuMemHostAlloc(p, n, 0);
+}
+API cuMemFreeHost(void *p) {
+    Guard g;
+    Context *c;
+    if (const Result e = usable(c)) return e;
+    if (!pinned.count(p)) return INVALID_VALUE;
+    finish(c);
+    pinned.erase(p);
+    free(p);
+    return SUCCESS;
+}
+API cuMemHostGetDevicePointer_v2(uintptr_t *at, void *p, unsigned) {
+    *at = (uintptr_t)p;
+    return SUCCESS;
+}
+API cuMemHostRegister_v2(void *, size_t, unsigned) {
+    return SUCCESS;
+}
+API cuMemHostUnregister(void *) {
+    return SUCCESS;
+}
+
+API cuMemcpyHtoD_v2(uintptr_t to, const void *from, size_t n) {
+    Guard g;
+    return copyNow((void *)to, DEVICE, from, HOST, n, "cuMemcpyHtoD");
+}
+API cuMemcpyDtoH_v2(void *to, uintptr_t from, size_t n) {
+    Guard g;
+    return copyNow(to, HOST, (void *)from, DEVICE, n, "cuMemcpyDtoH");
+}
+API cuMemcpyDtoD_v2(uintptr_t to, uintptr_t from, size_t n) {
+    Guard g;
+    return copyNow((void *)to, DEVICE, (void *)from, DEVICE, n, "cuMemcpyDtoD");
+}
+API cuMemcpy(uintptr_t to, uintptr_t from, size_t n) {
+    Guard g;
+    return copyNow((void *)to, ANY, (void *)from, ANY, n, "cuMemcpy");
+}
+API cuMemcpyPeer(uintptr_t to, Context *, uintptr_t from, Context *, size_t n) {
+    Guard g;
+    return copyNow((void *)to, DEVICE, (void *)from, DEVICE, n, "cuMemcpyPeer");
+}
+API cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t n, void *s) {
+    Guard g;
+    return copy(streamOf(s), (void *)to, DEVICE, from, HOST, n, "cuMemcpyHtoDAsync");
+}
+API cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t n, void *s) {
+    Guard g;
+    return copy(streamOf(s), to, HOST, (void *)from, DEVICE, n, "cuMemcpyDtoHAsync");
+}
+API cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t n, void *s) {
+    Guard g;
+    return copy(streamOf(s), (void *)to, DEVICE, (void *)from, DEVICE, n, "cuMemcpyDtoDAsync");
+}
+API cuMemcpyAsync(uintptr_t to, uintptr_t from, size_t n, void *s) {
+    Guard g;
+    return copy(streamOf(s), (void *)to, ANY, (void *)from, ANY, n, "cuMemcpyAsync");
+}
+API cuMemcpyPeerAsync(uintptr_t to, Context *, uintptr_t from, Context *, size_t n, void *s) {
+    Guard g;
+    return copy(streamOf(s), (void *)to, DEVICE, (void *)from, DEVICE, n, "cuMemcpyPeerAsync");
+}
+
+API cuMemsetD8Async(uintptr_t at, unsigned char v, size_t n, void *s) {
+    Guard g;
+    return fill(s, at, v, n, "cuMemsetD8");
+}
+API cuMemsetD16Async(uintptr_t at, unsigned short v, size_t n, void *s) {
+    Guard g;
+    return fill(s, at, v, n, "cuMemsetD16");
+}
+API cuMemsetD32Async(uintptr_t at, unsigned v, size_t n, void *s) {
+    Guard g;
+    return fill(s, at, v, n, "cuMemsetD32");
+}
+// Fills of device memory do not block the host.
+API cuMemsetD8_v2(uintptr_t at, unsigned char v, size_t n) {
+    return cuMemsetD8Async(at, v, n, nullptr);
+}
+API cuMemsetD16_v2(uintptr_t at, unsigned short v, size_t n) {
+    return cuMemsetD16Async(at, v, n, nullptr);
+}
+API cuMemsetD32_v2(uintptr_t at, unsigned v, size_t n) {
+    return cuMemsetD32Async(at, v, n, nullptr);
+}

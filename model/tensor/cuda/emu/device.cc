@@ -1,0 +1,298 @@
+// Devices and contexts.
+#include "driver.h"
+#include <mutex>
+#include <stdlib.h>
+
+namespace emu {
+
+std::deque<Device> devices;
+static std::recursive_mutex lock;
+static std::set<Context *> contexts;
+static thread_local std::vector<Context *> stack;
+
+Guard::Guard() {
+    lock.lock();
+}
+Guard::~Guard() {
+    lock.unlock();
+}
+
+static long number(const char *name, long otherwise) {
+    const char *s = getenv(name);
+    return s && *s ? strtol(s, nullptr, 0) : otherwise;
+}
+
+// configure reads the environment; what a device holds stays.
+static void configure() {
+    const size_t memory = number("LIFT_EMU_MEMORY", 4l << 30);
+    const long n = number("LIFT_EMU_GPUS", 1);
+    while ((long)devices.size() < n) devices.push_back({(int)devices.size(), memory});
+    for (Device &d : devices) d.total = memory;
+}
+static size_t visible() {
+    return (size_t)number("LIFT_EMU_GPUS", 1);
+}
+static Device *device(int i) {
+    return i >= 0 && (size_t)i < devices.size() ? &devices[i] : nullptr;
+}
+
+Context *current() {
+    Context *c = stack.empty() ? nullptr : stack.back();
+    return contexts.count(c) ? c : nullptr;
+}
+Result usable(Context *&c) {
+    c = current();
+    return c ? c->error : INVALID_CONTEXT;
+}
+
+static Context *create(Device *d) {
+    configure();
+    cuemu::about = describe;
+    Context *c = new Context{};
+    c->device = d;
+    c->null.lane.context = c;
+    c->null.blocking = true;
+    const char *fail = getenv("LIFT_EMU_FAIL");  // kernel:N
+    const char *colon = fail ? strrchr(fail, ':') : nullptr;
+    if (colon) {
+        c->failName.assign(fail, colon);
+        c->failAt = atol(colon + 1);
+    }
+    contexts.insert(c);
+    return c;
+}
+static void destroy(Context *c) {
+    finish(c);
+    releaseAll(c);
+    for (Context *o : contexts) o->peers.erase(c);
+    for (Stream *s : c->streams) delete s;
+    contexts.erase(c);
+    if (c->device->primary == c) c->device->primary = nullptr;
+    delete c;
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+API cuInit(unsigned) {
+    Guard g;
+    configure();
+    return devices.empty() ? 100 : SUCCESS;  // no device
+}
+API cuDriverGetVersion(int *v) {
+    *v = (int)number("LIFT_EMU_DRIVER_VERSION", 12090);
+    return SUCCESS;
+}
+API cuDeviceGetCount(int *n) {
+    Guard g;
+    if (devices.empty()) return NOT_INITIALIZED;
+    configure();
+    *n = (int)visible();
+    return SUCCESS;
+}
+API cuDeviceGet(int *d, int i) {
+    Guard g;
+    if (i < 0 || (size_t)i >= visible() || !device(i)) return INVALID_DEVICE;
+    *d = i;
+    return SUCCESS;
+}
+API cuDeviceGetName(char *s, int n, int d) {
+    if (!device(d)) return INVALID_DEVICE;
+    snprintf(s, n, "lift emulated GPU");
+    return SUCCESS;
+}
+API cuDeviceGetUuid(unsigned char *id, int d) {
+    if (!device(d)) return INVALID_DEVICE;
+    memset(id, 0, 16);
+    memcpy(id, "lift-emu", 8);
+    id[15] = (unsigned char)d;
+    return SUCCESS;
+}
+API cuDeviceGetUuid_v2(unsigned char *id, int d) {
+    return cuDeviceGetUuid(id, d);
+}
+API cuDeviceGetPCIBusId(char *s, int n, int d) {
+    if (!device(d)) return INVALID_DEVICE;
+    snprintf(s, n, "0000:%02x:00.0", d + 1);
+    return SUCCESS;
+}
+API cuDeviceTotalMem_v2(size_t *n, int d) {
+    Guard g;
+    if (!device(d)) return INVALID_DEVICE;
+    *n = device(d)->total;
+    return SUCCESS;
+}
+API cuDeviceComputeCapability(int *major, int *minor, int d) {
+    if (!device(d)) return INVALID_DEVICE;
+    *major = 9, *minor = 0;
+    return SUCCESS;
+}
+API cuDeviceGetAttribute(int *v, int attribute, int d) {
+    if (!device(d)) return INVALID_DEVICE;
+    static const std::map<int, int> values = {
+        {1, 1024},                                     // threads of a block
+        {2, 1024},                                     // its x, y, z
+        {3, 1024},       {4, 64},    {5, 2147483647},  // the grid's x, y, z
+        {6, 65535},      {7, 65535}, {8, 48 << 10},    // shared memory of a block
+        {9, 64 << 10},                                 // constant memory
+        {10, 32},                                      // warp
+        {12, 65536},                                   // registers of a block
+        {13, 1000000},                                 // kHz
+        {14, 512},                                     // texture alignment
+        {15, 1},                                       // copies beside kernels
+        {16, 8},                                       // multiprocessors
+        {19, 1},                                       // host memory can be mapped
+        {31, 1},                                       // concurrent kernels
+        {36, 1000000},                                 // kHz of the memory
+        {37, 1024},                                    // bits of its bus
+        {38, 4 << 20},                                 // level 2 cache
+        {39, 2048},                                    // threads of a multiprocessor
+        {40, 2},                                       // copy engines
+        {41, 1},                                       // unified addresses
+        {75, 9},                                       // compute capability
+        {76, 0},         {78, 1},                      // stream priorities
+        {81, 228 << 10},                               // shared memory of a multiprocessor
+        {82, 65536},                                   // registers of one
+        {97, 227 << 10},                               // shared memory of a block, when asked for
+        {106, 32},                                     // blocks of a multiprocessor
+        {111, 1 << 10},                                // shared memory that the driver takes of a block
+        {115, 1},                                      // memory pools
+    };
+    const auto i = values.find(attribute);
+    *v = attribute == 33 ? d + 1 : i == values.end() ? 0 : i->second;  // 33: the PCI bus
+    return SUCCESS;
+}
+
+API cuDevicePrimaryCtxRetain(Context **c, int i) {
+    Guard g;
+    Device *d = device(i);
+    if (!d) return INVALID_DEVICE;
+    if (!d->primary) d->primary = create(d);
+    d->retained++;
+    *c = d->primary;
+    return SUCCESS;
+}
+API cuDevicePrimaryCtxRelease_v2(int i) {
+    Guard g;
+    Device *d = device(i);
+    if (!d) return INVALID_DEVICE;
+    if (!d->primary || !d->retained) return INVALID_CONTEXT;
+    if (!--d->retained) destroy(d->primary);
+    return SUCCESS;
+}
+API cuDevicePrimaryCtxReset_v2(int i) {
+    Guard g;
+    Device *d = device(i);
+    if (!d) return INVALID_DEVICE;
+    if (d->primary) destroy(d->primary);
+    d->retained = 0;
+    return SUCCESS;
+}
+API cuDevicePrimaryCtxSetFlags_v2(int i, unsigned) {
+    return device(i) ? SUCCESS : INVALID_DEVICE;
+}
+API cuDevicePrimaryCtxGetState(int i, unsigned *flags, int *active) {
+    Guard g;
+    Device *d = device(i);
+    if (!d) return INVALID_DEVICE;
+    *flags = 0, *active = d->primary != nullptr;
+    return SUCCESS;
+}
+
+API cuCtxCreate_v2(Context **c, unsigned, int i) {
+    Guard g;
+    Device *d = device(i);
+    if (!d) return INVALID_DEVICE;
+    *c = create(d);
+    stack.push_back(*c);
+    return SUCCESS;
+}
+API cuCtxDestroy_v2(Context *c) {
+    Guard g;
+    if (!contexts.count(c)) return INVALID_CONTEXT;
+    if (!stack.empty() && stack.back() == c) stack.pop_back();
+    destroy(c);
+    return SUCCESS;
+}
+API cuCtxSetCurrent(Context *c) {
+    Guard g;
+    if (c && !contexts.count(c)) return INVALID_CONTEXT;
+    if (!stack.empty()) stack.pop_back();
+    if (c) stack.push_back(c);
+    return SUCCESS;
+}
+API cuCtxGetCurrent(Context **c) {
+    Guard g;
+    *c = current();
+    return SUCCESS;
+}
+API cuCtxPushCurrent_v2(Context *c) {
+    Guard g;
+    if (!contexts.count(c)) return INVALID_CONTEXT;
+    stack.push_back(c);
+    return SUCCESS;
+}
+API cuCtxPopCurrent_v2(Context **c) {
+    Guard g;
+    if (stack.empty()) return INVALID_CONTEXT;
+    if (c) *c = stack.back();
+    stack.pop_back();
+    return SUCCESS;
+}
+API cuCtxGetDevice(int *d) {
+    Guard g;
+    Context *c = current();
+    if (!c) return INVALID_CONTEXT;
+    *d = c->device->number;
+    return SUCCESS;
+}
+API cuCtxSynchronize() {
+    Guard g;
+    Context *c;
+    Result e = usable(c);
+    if (!e) e = mayWait();
+    return e ? e : finish(c);
+}
+API cuCtxGetApiVersion(Context *, unsigned *v) {
+    *v = 12090;
+    return SUCCESS;
+}
+API cuCtxGetFlags(unsigned *f) {
+    *f = 0;
+    return SUCCESS;
+}
+API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
+    *least = 0, *greatest = -5;
+    return SUCCESS;
+}
+API cuCtxSetLimit(int, size_t) {
+    return SUCCESS;
+}
+API cuCtxSetCacheConfig(int) {
+    return SUCCESS;
+}
+
+API cuDeviceCanAccessPeer(int *can, int a, int b) {
+    if (!device(a) || !device(b)) return INVALID_DEVICE;
+    *can = a != b;
+    return SUCCESS;
+}
+API cuDeviceGetP2PAttribute(int *v, int attribute, int a, int b) {
+    if (!device(a) || !device(b) || a == b) return INVALID_DEVICE;
+    *v = attribute == 2;  // access is supported; natively atomic it is not
+    return SUCCESS;
+}
+API cuCtxEnablePeerAccess(Context *peer, unsigned) {
+    Guard g;
+    Context *c;
+    if (const Result e = usable(c)) return e;
+    if (!contexts.count(peer) || peer == c) return INVALID_CONTEXT;
+    return c->peers.insert(peer).second ? SUCCESS : PEER_ACCESS_ALREADY_ENABLED;
+}
+API cuCtxDisablePeerAccess(Context *peer) {
+    Guard g;
+    Context *c;
+    if (const Result e = usable(c)) return e;
+    return c->peers.erase(peer) ? SUCCESS : PEER_ACCESS_NOT_ENABLED;
+}

@@ -1,0 +1,165 @@
+// The emulated driver's insides. Every entry point holds one lock for as long as it runs, kernels included.
+//
+// Streams are lazy: work waits in its stream until something waits for it, and then only what that needs is run. So an
+// event that nobody waits for, or a host buffer that is used again too early, gives wrong data here though a GPU might
+// get by.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+#include "fibers.h"
+
+namespace emu {
+
+enum Result {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    NOT_INITIALIZED = 3,
+    INVALID_DEVICE = 101,
+    INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201,
+    NO_BINARY_FOR_GPU = 209,
+    PEER_ACCESS_UNSUPPORTED = 217,
+    INVALID_PTX = 218,
+    UNSUPPORTED_PTX_VERSION = 222,
+    INVALID_HANDLE = 400,
+    NOT_FOUND = 500,
+    NOT_READY = 600,
+    ILLEGAL_ADDRESS = 700,
+    LAUNCH_OUT_OF_RESOURCES = 701,
+    PEER_ACCESS_ALREADY_ENABLED = 704,
+    PEER_ACCESS_NOT_ENABLED = 705,
+    LAUNCH_FAILED = 719,
+    NOT_SUPPORTED = 801,
+    CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_INVALIDATED = 901,
+    CAPTURE_UNMATCHED = 903,
+    CAPTURE_UNJOINED = 904,
+    CAPTURE_ISOLATION = 905,
+    CAPTURE_IMPLICIT = 906,
+    CAPTURED_EVENT = 907,
+};
+
+struct Context;
+struct Graph;
+struct Lane;
+
+// A point of a lane's work, for others to wait for.
+struct Mark {
+    Lane *lane;
+    Graph *graph;  // of which it is part, or nullptr
+    bool done;
+    double time;  // seconds, when it was passed
+};
+
+// One piece of work. It is one of the three.
+struct Op {
+    std::function<Result()> run;
+    std::shared_ptr<Mark> wait;
+    std::shared_ptr<Mark> mark;
+};
+
+// Work in order.
+struct Lane {
+    Context *context;
+    std::deque<Op> ops;
+    size_t next = 0;     // of a graph's lane, which is kept
+    uint64_t since = 0;  // when its first pending piece came: a count
+    bool idle() const { return next == ops.size(); }
+};
+
+struct Stream {
+    Lane lane;
+    bool blocking;  // with the context's null stream
+    Graph *capture = nullptr;
+    Lane *captured = nullptr;  // its lane there
+};
+
+struct Event {
+    std::shared_ptr<Mark> mark;  // nullptr: never recorded
+};
+
+struct Graph {
+    std::deque<Lane> lanes;  // the first is of the stream that the capture began on
+    std::vector<std::shared_ptr<Mark>> marks;
+    std::vector<Stream *> streams;  // that take part
+    int mode;                       // 0: no thread may wait while it is recorded, 1: this one may not, 2: all may
+    std::thread::id thread;
+    bool active = true, valid = true;
+};
+
+struct Device {
+    int number;
+    size_t total, used = 0;
+    Context *primary = nullptr;
+    int retained = 0;
+};
+
+struct Context {
+    Device *device;
+    Stream null;
+    std::set<Stream *> streams;
+    std::set<Context *> peers;  // whose memory it may touch
+    Result error = SUCCESS;     // once set, it stays
+    std::string failName;       // LIFT_EMU_FAIL: the launch that fails
+    long failAt = 0;
+};
+
+// A run of device memory.
+struct Block {
+    uintptr_t at;
+    size_t size;
+    Context *context;
+    void *base;  // of the mapping
+    size_t mapped;
+};
+
+struct Guard {  // the lock
+    Guard();
+    ~Guard();
+};
+
+// device.cc
+extern std::deque<Device> devices;
+Context *current();          // the calling thread's; nullptr if none
+Result usable(Context *&c);  // the calling thread's context, or what is wrong with it
+
+// stream.cc
+Stream *streamOf(void *handle);  // the null stream of the current context for 0, 1 and 2; nullptr if there is none such
+Result enqueue(Stream *s, std::function<Result()> run);
+Result finish(Stream *s);   // runs all that is pending in it
+Result finish(Context *c);  // in all its streams
+Result finish(Mark &m);
+Result mayWait(Stream *s = nullptr);  // an error if a capture forbids to wait
+double now();
+
+// graph.cc
+Result runGraph(Graph &g);
+
+// memory.cc
+const char *describe(const void *p);  // for reports; "" for the host's
+Result allocate(Context *c, size_t n, uintptr_t &at);
+Result release(uintptr_t at);
+void releaseAll(Context *c);
+// reach lets the calling thread touch the memory that c's kernels may touch, all of it, or none; where the processor
+// has protection keys.
+void reach(Context *c);
+void reachAll();
+void reachNone();
+bool find(uintptr_t p, Block &b);  // the allocation that p lies in
+size_t freeMemory(Device *d);
+// lies reports whether [p, p+n) is memory of that kind, and of one allocation; if not, stderr says what it is.
+enum Side { HOST, DEVICE, ANY };
+bool lies(const void *p, size_t n, Side side, const char *what);
+
+}  // namespace emu
+
+#define API extern "C" __attribute__((visibility("default"))) int

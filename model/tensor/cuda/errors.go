@@ -1,0 +1,71 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrOutOfMemory is what an error about too little memory on a GPU wraps.
+var ErrOutOfMemory = errors.New("out of memory")
+
+// Results of the driver (cuda.h) that are told apart here.
+const (
+	outOfMemory     status = 2
+	notFound        status = 500
+	unsupportedPTX  status = 222
+	alreadyMapped   status = 704 // CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED
+	contextFailures status = 700 // from here on the context is gone: illegal address, …
+)
+
+// lost says whether a result leaves no context to work with. These are the driver's sticky errors.
+func (s status) lost() bool {
+	switch s {
+	case 214, 220: // ECC uncorrectable, NVLink uncorrectable
+		return true
+	case 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999:
+		return true
+	}
+	return false
+}
+
+// failure is err, of what was done on the GPU, in words that help.
+func (g *GPU) failure(what string, err error) error {
+	s := statusOf(err)
+	if s == 0 {
+		return fmt.Errorf("cuda: %s: %s: %w", g, what, err)
+	}
+	if s.lost() {
+		g.lost.Store(true)
+		return fmt.Errorf("cuda: %s failed in the middle of its work (%s): %w. Its context is gone, and with it all that was on it: start the process again; "+
+			"if it comes back, see the kernel's log for Xid and take the GPU out with CUDA_VISIBLE_DEVICES", g, what, s)
+	}
+	if s == outOfMemory {
+		return g.outOfMemory(what, 0)
+	}
+	return fmt.Errorf("cuda: %s: %s: %w", g, what, s)
+}
+
+// outOfMemory says what asked for how much (0: not known), what there is, and which settings to lower.
+func (g *GPU) outOfMemory(what string, bytes int) error {
+	asked, have := "", ""
+	if bytes > 0 {
+		asked = " for " + size(int64(bytes))
+	}
+	if free, total, err := g.MemInfo(); err == nil {
+		have = fmt.Sprintf("; %s of its %s are free", size(free), size(total))
+	}
+	return fmt.Errorf("cuda: %s: %w: %s asked%s%s: lower train.micro_batch_size or node.in_flight", g, ErrOutOfMemory, what, asked, have)
+}
+
+// size is a readable number of bytes.
+func size(bytes int64) string {
+	switch {
+	case bytes >= 10<<30:
+		return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30))
+	case bytes >= 10<<20:
+		return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
+	}
+	return fmt.Sprintf("%d bytes", bytes)
+}

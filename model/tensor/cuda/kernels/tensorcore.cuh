@@ -1,0 +1,169 @@
+// Instructions of sm_80 that CUDA C++ has no name for: tensor cores, ldmatrix, asynchronous copies to shared memory.
+// Each is here twice: in PTX, and as what it does, for the emulator.
+//
+// Fragments of a warp's 16 x 8 x 16 product, of lane l with g = l / 4 and t = 2 (l % 4); a register holds two bf16, the
+// lower first:
+//   A[16, 16]  a0 = A[g, t..t+1], a1 = A[g+8, t..], a2 = A[g, t+8..], a3 = A[g+8, t+8..]
+//   B[16, 8]   b0 = B[t..t+1, g], b1 = B[t+8.., g]
+//   C[16, 8]   c0, c1 = C[g, t..t+1], c2, c3 = C[g+8, t..]
+// So two C side by side, rounded, are one A.
+#pragma once
+#include "lift.cuh"
+
+// shared_t is an address in shared memory; adding to it counts bytes.
+#ifdef __CUDACC_RTC__
+
+typedef uint32_t shared_t;
+__device__ __forceinline__ shared_t shared(const void *p) {
+    return (shared_t)__cvta_generic_to_shared(p);
+}
+
+// pack_bf16 rounds two floats to nearest even.
+__device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
+    uint32_t r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+
+// exp2_near is 2^x within 2 units in the last place; below 2^-126 it is 0.
+__device__ __forceinline__ float exp2_near(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
+// mma: c += a b.
+__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// ldmatrix loads four 8 x 8 matrices of bf16: lane l gives the address of row l % 8 of matrix l / 8, and gets of each
+// matrix the elements t and t + 1 of row g; ldmatrix_trans the rows t and t + 1 of column g.
+__device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], shared_t row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(row)
+                 : "memory");
+}
+__device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[4], shared_t row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+// cp_async starts a copy of 8 or 16 bytes (aligned to as many) to shared memory, or writes zeros there where !in: then
+// src is not read. It has landed when its group, all copies between two commits, has been waited for.
+template <int BYTES>
+__device__ __forceinline__ void cp_async(shared_t dst, const void *src, bool in) {
+    const int n = in ? BYTES : 0;
+    if (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(n) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(dst), "l"(src), "n"(BYTES), "r"(n)
+                     : "memory");
+}
+__device__ __forceinline__ void cp_async_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// cp_async_wait waits until at most LEFT of the thread's groups are under way. Other threads' need a __syncthreads
+// after it.
+template <int LEFT>
+__device__ __forceinline__ void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
+#else
+
+#include <vector>
+
+typedef char *shared_t;
+inline shared_t shared(const void *p) {
+    return (shared_t)p;
+}
+
+inline uint32_t pack_bf16(float lo, float hi) {
+    return from_float<bf16>(lo).bits | (uint32_t)from_float<bf16>(hi).bits << 16;
+}
+
+inline float exp2_near(float x) {
+    return x < -126.0f ? 0.0f : exp2f(x);
+}
+
+inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    struct Fragment {
+        bf16 a[4][2], b[2][2];
+    } mine;
+    memcpy(mine.a, a, sizeof mine.a);
+    memcpy(mine.b[0], &b0, 4);
+    memcpy(mine.b[1], &b1, 4);
+    const Fragment *lane = cuemu::warpExchange(mine);
+    const int l = threadIdx.x & 31, g = l / 4, t = l % 4 * 2;
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 16; k++) {
+            const Fragment &row = lane[g * 4 + k % 8 / 2], &col = lane[(t + i % 2) * 4 + k % 8 / 2];
+            c[i] += to_float(row.a[k / 8 * 2 + i / 2][k % 2]) * to_float(col.b[k / 8][k % 2]);
+        }
+}
+
+struct Row {
+    bf16 x[8];
+};
+// The rows travel, not their addresses: all lanes have read when the first goes on.
+inline void ldmatrix(uint32_t (&r)[4], shared_t row) {
+    const Row *rows = cuemu::warpExchange(*(const Row *)row);
+    const int l = threadIdx.x & 31;
+    for (int m = 0; m < 4; m++) memcpy(&r[m], &rows[m * 8 + l / 4].x[l % 4 * 2], 4);
+}
+inline void ldmatrix_trans(uint32_t (&r)[4], shared_t row) {
+    const Row *rows = cuemu::warpExchange(*(const Row *)row);
+    const int l = threadIdx.x & 31;
+    for (int m = 0; m < 4; m++) {
+        const Row *at = rows + m * 8 + l % 4 * 2;
+        r[m] = at[0].x[l / 4].bits | (uint32_t)at[1].x[l / 4].bits << 16;
+    }
+}
+
+// Copies are queued and land when waited for; until then their destination is NaN. So both a read too early and a copy
+// over what is still read give a wrong result.
+struct Copies {
+    struct Copy {
+        shared_t dst;
+        const void *src;
+        int bytes, group;
+    };
+    std::vector<Copy> queue;
+    int group = 0;  // the one that the next commit ends
+};
+inline Copies &copies() {
+    static thread_local Copies of[1024];
+    return of[threadIdx.x];
+}
+template <int BYTES>
+inline void cp_async(shared_t dst, const void *src, bool in) {
+    if (((uintptr_t)dst | (in ? (uintptr_t)src : 0)) % BYTES) __trap();
+    copies().queue.push_back({dst, in ? src : nullptr, BYTES, copies().group});
+    memset(dst, 0xff, BYTES);
+}
+inline void cp_async_commit() {
+    copies().group++;
+}
+template <int LEFT>
+inline void cp_async_wait() {
+    Copies &c = copies();
+    size_t kept = 0;
+    for (const auto &k : c.queue)
+        if (k.group >= c.group - LEFT)
+            c.queue[kept++] = k;
+        else if (k.src)
+            memcpy(k.dst, k.src, k.bytes);
+        else
+            memset(k.dst, 0, k.bytes);
+    c.queue.resize(kept);
+}
+
+#endif

@@ -1,0 +1,34 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"sync"
+
+	"lift/model/tensor/cuda/ptx"
+)
+
+// ptxDigest is the start of sha256 over all modules.
+var ptxDigest = sync.OnceValue(func() string {
+	h := sha256.New()
+	for _, m := range ptx.Modules {
+		fmt.Fprintf(h, "%s %d\n%s", m.Name, len(m.Text), m.Text)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:6])
+})
+
+// checkDriver says whether a driver for CUDA of version (1000 major + 10 minor) takes PTX of a version. PTX a.b came with CUDA (a+4).b,
+// up to 8.5; later ones are the driver's to judge.
+func checkDriver(language string, version int) error {
+	var a, b int
+	if n, _ := fmt.Sscanf(language, "%d.%d", &a, &b); n != 2 || version <= 0 || a > 8 || a == 8 && b > 5 {
+		return nil
+	}
+	if need := 1000*(a+4) + 10*b; version < need {
+		return fmt.Errorf("its driver is for CUDA %d.%d, and the kernels are PTX %s, which needs a driver for CUDA %d.%d or later: update the driver (%s or later)",
+			version/1000, version%1000/10, language, need/1000, need%1000/10, ptx.Driver)
+	}
+	return nil
+}

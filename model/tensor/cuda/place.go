@@ -1,0 +1,161 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"gorgonia.org/cu"
+
+	"lift/model/tensor"
+)
+
+// weightKey names weights by the host's slice that they came from.
+type weightKey struct {
+	first *float32
+	n     int
+	dt    tensor.DType
+}
+
+// weight is a copy on the GPU, and how many devices count on it. It keeps the host's values alive: their address is its name.
+type weight struct {
+	values []float32
+	mem    cu.DevicePtr
+	refs   int
+}
+
+// Place returns the GPU's copy of values, which the first device that asks makes.
+func (d *Device) Place(values []float32, dt tensor.DType, dims ...int) (tensor.Tensor, error) {
+	if dt != tensor.F32 && dt != tensor.BF16 {
+		return tensor.Tensor{}, fmt.Errorf("cuda: weights are F32 or BF16, not %s", dt)
+	}
+	same("Place", tensor.Shape(dims...).Len(), len(values))
+	g, key := d.gpu, weightKey{unsafe.SliceData(values), len(values), dt}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w := g.weights[key]
+	if w == nil {
+		var err error
+		if w, err = d.place(values, dt); err != nil {
+			return tensor.Tensor{}, err
+		}
+		g.weights[key] = w
+	}
+	if _, mine := d.placed[key]; !mine {
+		d.placed[key] = struct{}{}
+		w.refs++
+	}
+	return tensor.New(tensor.Memory{Ptr: pointer(w.mem), Bytes: len(values) * dt.Size()}, 0, dt, dims...), nil
+}
+
+// place copies values to the GPU and waits, for the other devices' streams know nothing of this one's.
+func (d *Device) place(values []float32, dt tensor.DType) (*weight, error) {
+	bytes := max(len(values)*dt.Size(), 1)
+	mem, err := cu.MemAlloc(int64(bytes))
+	if statusOf(err) == outOfMemory {
+		return nil, d.gpu.outOfMemory("placing weights", bytes)
+	} else if err != nil {
+		return nil, d.gpu.failure("memory for weights", err)
+	}
+	d.Upload(tensor.New(tensor.Memory{Ptr: pointer(mem), Bytes: bytes}, 0, dt, len(values)), values)
+	d.sync("copying weights")
+	if d.err != nil {
+		cu.MemFree(mem) // the device's failure is the one to tell
+		return nil, d.err
+	}
+	return &weight{values: values, mem: mem}, nil
+}
+
+// drop takes d from the GPU's devices, and frees the weights that nobody else has placed.
+func (g *GPU) drop(d *Device) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.devices--
+	for key := range d.placed {
+		w := g.weights[key]
+		if w.refs--; w.refs > 0 {
+			continue
+		}
+		delete(g.weights, key)
+		if !g.lost.Load() {
+			cu.MemFree(w.mem) // d is closed: there is nobody to act on an error
+		}
+	}
+	d.placed = nil
+}
+
+// input is one of the two places of a micro-batch's values.
+type input struct {
+	host   pinned
+	mem    tensor.Memory
+	copied cu.Event // its last copy has run
+	free   cu.Event // the kernels that may read what it held have run
+	made   bool
+}
+
+// Input copies src through pinned memory on the stream of copies, beside the kernels that run. There are two places in turn, so
+// the next micro-batch can travel while this one is computed.
+func (d *Device) Input(src []float32, dims ...int) tensor.Tensor {
+	same("Input", tensor.Shape(dims...).Len(), len(src))
+	in := &d.inputs[d.inputN%2]
+	d.inputN++
+	d.flush() // what reads the place is in the stream before free is recorded there
+	bytes := 4 * len(src)
+	if d.err == nil {
+		d.check("waiting for a copy", in.ready(d, bytes))
+	}
+	if d.err != nil {
+		return tensor.Shape(dims...)
+	}
+	copy(pinnedSlice[float32](in.host, 0, len(src)), src)
+	d.check("recording an event", in.free.Record(d.stream))
+	d.check("waiting for an event", d.copies.Wait(in.free, 0))
+	if bytes > 0 {
+		d.check("a copy to it", cu.MemcpyHtoDAsync(cu.DevicePtr(uintptr(in.mem.Ptr)), in.host.ptr, int64(bytes), d.copies))
+	}
+	d.check("recording an event", in.copied.Record(d.copies))
+	d.check("waiting for an event", d.stream.Wait(in.copied, 0))
+	return tensor.New(in.mem, 0, tensor.F32, dims...)
+}
+
+// ready waits until the place's pinned memory may be written again, and makes it large enough.
+func (in *input) ready(d *Device, bytes int) (err error) {
+	if !in.made {
+		if in.copied, err = cu.MakeEvent(cu.DisableTiming); err != nil {
+			return err
+		}
+		if in.free, err = cu.MakeEvent(cu.DisableTiming); err != nil {
+			return err
+		}
+		in.made = true
+	} else if err = in.copied.Synchronize(); err != nil {
+		return err
+	}
+	if in.mem.Ptr != nil && in.mem.Bytes >= bytes {
+		return nil
+	}
+	if in.mem.Ptr != nil {
+		d.release(in.mem.Ptr)
+		in.mem = tensor.Memory{}
+	}
+	in.host.free()
+	if in.host, err = d.gpu.pin(bytes); err != nil {
+		d.fail(err)
+		return nil
+	}
+	if in.mem, err = d.Alloc(bytes); err != nil {
+		d.fail(err)
+	}
+	return nil
+}
+
+// close frees all but the device memory, which is Alloc's.
+func (in *input) close(d *Device) {
+	if in.made {
+		cu.DestroyEvent(&in.copied) // the device is closing: there is nobody to act on an error
+		cu.DestroyEvent(&in.free)
+	}
+	in.host.free()
+	*in = input{}
+}

@@ -1,0 +1,592 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lift/allreduce"
+	"lift/model/optim"
+	"lift/model/tensor"
+)
+
+// The emulator shows four GPUs to these tests, unless it was told how many.
+func init() {
+	if os.Getenv("LIFT_EMU_GPUS") == "" {
+		os.Setenv("LIFT_EMU_GPUS", "4")
+	}
+}
+
+// openAll is open of the first n GPUs; it skips the test if there are fewer.
+func openAll(t *testing.T, n int) []*GPU {
+	t.Helper()
+	gpus := []*GPU{open(t)}
+	if have, err := Count(); err != nil {
+		t.Fatal(err)
+	} else if have < n {
+		t.Skipf("needs %d GPUs, there are %d", n, have)
+	}
+	for i := 1; i < n; i++ {
+		g, err := Open(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := g.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		gpus = append(gpus, g)
+	}
+	return gpus
+}
+
+// The layout of most tests: a tensor of two values that is no parameter, tensors across buckets, an empty one, a short last block.
+var sumsSizesOf = []int{2, 700, 1, 0, 1500, 255}
+
+const sumsBits = 40
+
+func sumsLayout() *allreduce.Layout { return allreduce.NewLayout(sumsSizesOf, 1000) }
+
+func sumsConfig(l *allreduce.Layout) SumsConfig {
+	return SumsConfig{Offsets: l.Offsets(), Buckets: l.Spans(), FractionBits: sumsBits, FirstParam: 1, Contributions: 12}
+}
+
+func newSums(t *testing.T, gpus []*GPU, c SumsConfig) *Sums {
+	t.Helper()
+	s, err := NewSums(gpus, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// microBatch is a contribution's gradients: values of many magnitudes, with what rounding is likely to get wrong.
+func microBatch(seed uint64) [][]float32 {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	odd := []float32{0, float32(math.Copysign(0, -1)), 0x1p-149, -0x1p-140, 0.5 * 0x1p-40, 1.5 * 0x1p-40, -2.5 * 0x1p-40, 0x1p-41 + 0x1p-60, 0x1p18, -0x1p18}
+	var grads [][]float32
+	for _, n := range sumsSizesOf {
+		g := make([]float32, n)
+		for i := range g {
+			g[i] = float32(rng.NormFloat64() * math.Exp2(float64(rng.IntN(44)-40+20*(i/256%3))))
+			if rng.IntN(20) == 0 {
+				g[i] = odd[rng.IntN(len(odd))]
+			}
+		}
+		grads = append(grads, g)
+	}
+	for i := range grads[4][:600] { // and a block of zeros
+		grads[4][i] = 0
+	}
+	return grads
+}
+
+// exact is the sum of contributions, by tensor and as the flat vector.
+func exact(t *testing.T, micro [][][]float32) []int64 {
+	t.Helper()
+	var flat []int64
+	for tensor, n := range sumsSizesOf {
+		sum, one := make([]int64, n), make([]int64, n)
+		for _, grads := range micro {
+			if err := allreduce.Encode(one, grads[tensor], sumsBits); err != nil {
+				t.Fatal(err)
+			}
+			for i, v := range one {
+				sum[i] += v
+			}
+		}
+		flat = append(flat, sum...)
+	}
+	return flat
+}
+
+// packedOf is the wire's form of v.
+func packedOf(v []int64) (out []byte) {
+	for block := range slices.Chunk(v, SumBlock) {
+		w := 0
+		for _, x := range block {
+			if x != 0 {
+				w = max(w, (bits.Len64(uint64(x^x>>63))+8)/8)
+			}
+		}
+		out = append(out, byte(w))
+		for _, x := range block {
+			for k := range w {
+				out = append(out, byte(x>>(8*k)))
+			}
+		}
+	}
+	return out
+}
+
+// workers are Devices on threads of their own, which take micro-batches as they come.
+type workers struct {
+	jobs chan func(d *Device) error
+	quit chan struct{}
+	errs chan error
+	wg   sync.WaitGroup
+}
+
+func newWorkers(t *testing.T, gpus []*GPU, each int, o Options) *workers {
+	w := &workers{jobs: make(chan func(*Device) error), quit: make(chan struct{}), errs: make(chan error, 100)}
+	for _, g := range gpus {
+		for range each {
+			w.wg.Go(func() {
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				d, err := g.NewDevice(o)
+				if err != nil {
+					w.errs <- err
+					return
+				}
+				for {
+					select {
+					case job := <-w.jobs:
+						w.errs <- job(d)
+						continue
+					case <-w.quit:
+					}
+					break
+				}
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	t.Cleanup(w.close)
+	return w
+}
+
+func (w *workers) close() {
+	if w.quit != nil {
+		close(w.quit)
+		w.wg.Wait()
+		w.quit = nil
+	}
+}
+
+// add has a Device add contribution k as a backward does: the last tensor first, the step's own values at the end.
+func add(s *Sums, d *Device, k int, grads [][]float32) error {
+	for t := len(grads) - 1; t > 0; t-- {
+		m, err := d.Alloc(4 * len(grads[t]))
+		if err != nil {
+			return err
+		}
+		x := tensor.New(m, 0, tensor.F32, len(grads[t]))
+		d.Upload(x, grads[t])
+		if err := s.Add(d, k, t, x); err != nil {
+			return err
+		}
+		d.Free(m)
+	}
+	return s.AddHost(d, k, 0, grads[0])
+}
+
+// addAll deals contributions to the workers; it returns at once.
+func (w *workers) addAll(s *Sums, micro [][][]float32) {
+	w.wg.Go(func() {
+		for k, grads := range micro {
+			select {
+			case w.jobs <- func(d *Device) error { return add(s, d, k, grads) }:
+			case <-w.quit:
+				return
+			}
+		}
+	})
+}
+
+func (w *workers) wait(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		if err := <-w.errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// params are the values and momentum of all parameters, the rule's or the GPUs'.
+type params struct{ values, momentum [][]float32 }
+
+func newParams(seed uint32) *params {
+	p := &params{}
+	for t, n := range sumsSizesOf {
+		p.values = append(p.values, numbers(seed+uint32(t), n))
+		p.momentum = append(p.momentum, numbers(seed+100+uint32(t), n))
+	}
+	return p
+}
+
+func (p *params) value(t int) []float32   { return p.values[t] }
+func (p *params) momenta(t int) []float32 { return p.momentum[t] }
+func (p *params) load(s *Sums) error      { return s.Load(p.value, p.momenta) }
+func (p *params) store(s *Sums) error     { return s.Store(p.value, p.momenta) }
+func (p *params) update(reduced []float32) {
+	at := 0
+	for t, n := range sumsSizesOf {
+		if t > 0 {
+			optim.SGD{LearningRate: 0.03, Momentum: 0.9, WeightDecay: 5e-4}.Update(p.values[t], p.momentum[t], reduced[at:at+n])
+		}
+		at += n
+	}
+}
+
+// compare wants the GPUs to have p's bits: all values on every GPU, and the momentum.
+func (p *params) compare(t *testing.T, s *Sums, gpus []*GPU) {
+	t.Helper()
+	got := newParams(0)
+	if err := got.store(s); err != nil {
+		t.Fatal(err)
+	}
+	for i := 1; i < len(p.values); i++ {
+		sameBits(t, fmt.Sprint("values of tensor ", i), got.values[i], p.values[i])
+		sameBits(t, fmt.Sprint("momentum of tensor ", i), got.momentum[i], p.momentum[i])
+		for _, g := range gpus {
+			runtime.LockOSThread()
+			d, err := g.NewDevice(Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameBits(t, fmt.Sprintf("values of tensor %d on %s", i, g), get(d, s.Values(g, i, len(p.values[i]))), p.values[i])
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			runtime.UnlockOSThread()
+		}
+	}
+}
+
+// onSomeGPUs runs a test on 1, 2, 3 and 4 GPUs with one Device each, and with two.
+func onSomeGPUs(t *testing.T, f func(t *testing.T, gpus []*GPU, w *workers)) {
+	for n := 1; n <= 4; n++ {
+		for _, each := range []int{1, 2} {
+			t.Run(fmt.Sprintf("gpus=%d,devices=%d", n, n*each), func(t *testing.T) {
+				gpus := openAll(t, n)
+				f(t, gpus, newWorkers(t, gpus, each, Options{}))
+			})
+		}
+	}
+}
+
+// Whichever GPU computes what, the packed sums are those of the CPU; and the update by what a ring of them gives is optim's.
+func TestSumsOfAHost(t *testing.T) {
+	onSomeGPUs(t, func(t *testing.T, gpus []*GPU, w *workers) {
+		l := sumsLayout()
+		s := newSums(t, gpus, sumsConfig(l))
+		p := newParams(1)
+		if err := p.load(s); err != nil {
+			t.Fatal(err)
+		}
+		for step := range uint64(3) {
+			micro := [][][]float32{}
+			for k := range 5 + step {
+				micro = append(micro, microBatch(10*step+k))
+			}
+			if err := s.Begin(len(micro), 12, false); err != nil {
+				t.Fatal(err)
+			}
+			w.addAll(s, micro)
+			sum := exact(t, micro)
+			for b, span := range l.Spans() {
+				got, err := s.Bucket(soon(t), b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(got, packedOf(sum[span[0]:span[1]])) {
+					t.Fatalf("step %d, bucket %d: not the CPU's bytes", step, b)
+				}
+			}
+			w.wait(t, len(micro))
+			reduced := make([]float32, len(sum))
+			allreduce.Decode(reduced, sum, sumsBits)
+			if err := s.Update(reduced, 0.03, 0.9, 5e-4); err != nil {
+				t.Fatal(err)
+			}
+			p.update(reduced)
+			p.compare(t, s, gpus)
+		}
+		w.close()
+	})
+}
+
+// Alone, nothing passes through the host, and the result is the same.
+func TestSumsAlone(t *testing.T) {
+	onSomeGPUs(t, func(t *testing.T, gpus []*GPU, w *workers) {
+		l := sumsLayout()
+		s := newSums(t, gpus, sumsConfig(l))
+		p := newParams(2)
+		if err := p.load(s); err != nil {
+			t.Fatal(err)
+		}
+		for step := range uint64(2) {
+			micro := [][][]float32{microBatch(step), microBatch(step + 10), microBatch(step + 20)}
+			if err := s.Begin(3, 3, true); err != nil {
+				t.Fatal(err)
+			}
+			w.addAll(s, micro)
+			for b := range l.Buckets() {
+				if got, err := s.Bucket(soon(t), b); err != nil || got != nil {
+					t.Fatalf("bucket %d: %d bytes, %v", b, len(got), err)
+				}
+			}
+			w.wait(t, len(micro))
+			reduced := make([]float32, l.Values())
+			allreduce.Decode(reduced, exact(t, micro), sumsBits)
+			for i, n := range sumsSizesOf {
+				got := make([]float32, n)
+				if err := s.Reduced(i, got); err != nil {
+					t.Fatal(err)
+				}
+				sameBits(t, fmt.Sprint("sums of tensor ", i), got, reduced[l.Offsets()[i]:][:n])
+			}
+			if err := s.Update(nil, 0.03, 0.9, 5e-4); err != nil {
+				t.Fatal(err)
+			}
+			p.update(reduced)
+			p.compare(t, s, gpus)
+		}
+		w.close()
+	})
+}
+
+// A host of GPUs and a node of CPU cores, in one ring.
+func TestSumsInARing(t *testing.T) {
+	gpus := openAll(t, 3)
+	w := newWorkers(t, gpus, 1, Options{})
+	l := sumsLayout()
+	s := newSums(t, gpus, sumsConfig(l))
+	net := allreduce.NewMemory()
+	members := []allreduce.Member{{Name: "gpus", Addr: "a"}, {Name: "cpu", Addr: "b"}}
+	ring := [2]*allreduce.Reducer{}
+	for i := range ring {
+		tr := net.Transport(members[i].Addr)
+		defer tr.Close()
+		var err error
+		if ring[i], err = allreduce.New(allreduce.Config{Layout: l, ChunkBytes: 1024}, tr); err != nil {
+			t.Fatal(err)
+		}
+		defer ring[i].Close()
+	}
+	both := func(f func(i int) error) {
+		t.Helper()
+		errs := [2]error{}
+		var wg sync.WaitGroup
+		for i := range ring {
+			wg.Go(func() { errs[i] = f(i) })
+		}
+		wg.Wait()
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	both(func(i int) error {
+		return ring[i].Enter(soon(t), allreduce.Generation{Run: "r", ID: 1, Members: members, Self: i})
+	})
+	p := newParams(3)
+	if err := p.load(s); err != nil {
+		t.Fatal(err)
+	}
+	vectors := ring[0].Vectors()
+	if err := s.Pin(vectors[:]...); err != nil {
+		t.Fatal(err)
+	}
+	for step := range uint64(3) {
+		micro := [][][]float32{}
+		for k := range uint64(6) {
+			micro = append(micro, microBatch(10*step+k))
+		}
+		both(func(i int) error {
+			if i == 1 {
+				if err := ring[1].Begin(step, 2, 6); err != nil {
+					return err
+				}
+				for _, grads := range micro[4:] {
+					for t, g := range grads {
+						if err := ring[1].Add(t, g); err != nil {
+							return err
+						}
+					}
+				}
+				return ring[1].Wait(soon(t))
+			}
+			if err := errors.Join(ring[0].Begin(step, 1, 6), s.Begin(4, 6, false)); err != nil {
+				return err
+			}
+			w.addAll(s, micro[:4])
+			for b := range l.Buckets() {
+				packed, err := s.Bucket(soon(t), b)
+				if err != nil {
+					return err
+				}
+				if err := ring[0].AddPacked(b, packed); err != nil {
+					return err
+				}
+			}
+			w.wait(t, 4)
+			return ring[0].Wait(soon(t))
+		})
+		reduced, err := ring[0].ViewAll(step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make([]float32, l.Values())
+		allreduce.Decode(want, exact(t, micro), sumsBits)
+		sameBits(t, "the ring's sums", reduced, want)
+		if err := s.Update(reduced, 0.03, 0.9, 5e-4); err != nil {
+			t.Fatal(err)
+		}
+		p.update(want)
+		p.compare(t, s, gpus)
+	}
+	w.close()
+}
+
+// A value with no fixed-point form is named: the lowest of its bucket in the lowest contribution, whatever ran first. Then the next step is as any.
+func TestBadGradients(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	top := float32(0x1p20) // 2^60 steps: the limit for 4 micro-batches
+	onSomeGPUs(t, func(t *testing.T, gpus []*GPU, w *workers) {
+		l := sumsLayout()
+		s := newSums(t, gpus, sumsConfig(l))
+		for _, c := range []struct {
+			spoil func(micro [][][]float32)
+			want  *BadValue // nil: it can be summed
+		}{
+			{func(m [][][]float32) { m[1][4][900], m[2][5][3], m[3][5][1] = top, -top, top }, nil},
+			{func(m [][][]float32) { m[3][5][1], m[1][5][9], m[1][5][7], m[0][1][0] = nan, nan, inf, nan }, &BadValue{1, 5, 7, inf, 0x1p20}},
+			{func(m [][][]float32) { m[2][4][1499] = -math.Nextafter32(top, inf) }, &BadValue{2, 4, 1499, -math.Nextafter32(top, inf), 0x1p20}},
+			{func(m [][][]float32) { m[0][0][1] = -inf }, &BadValue{0, 0, 1, -inf, 0x1p20}},
+			{func([][][]float32) {}, nil},
+		} {
+			micro := [][][]float32{microBatch(1), microBatch(2), microBatch(3), microBatch(4)}
+			c.spoil(micro)
+			if err := s.Begin(4, 4, false); err != nil {
+				t.Fatal(err)
+			}
+			w.addAll(s, micro)
+			var got error
+			for b := range l.Buckets() {
+				if _, got = s.Bucket(soon(t), b); got != nil {
+					break
+				}
+			}
+			w.wait(t, 4)
+			bad := (*BadValue)(nil)
+			if c.want == nil {
+				if got != nil {
+					t.Fatalf("%v, want none", got)
+				}
+			} else if !errors.As(got, &bad) || fmt.Sprint(*bad) != fmt.Sprint(*c.want) {
+				t.Fatalf("%v, want %v", got, c.want)
+			}
+		}
+		w.close()
+	})
+}
+
+// Micro-batches leave the same logs from step to step: after the second step all of them are graphs.
+func TestSumsUseGraphs(t *testing.T) {
+	g := open(t)
+	d := device(t, g, Options{})
+	l := allreduce.NewLayout([]int{2, 100, 100, 100, 100, 100, 100}, 1000)
+	s := newSums(t, []*GPU{g}, SumsConfig{Offsets: l.Offsets(), Buckets: l.Spans(), FractionBits: sumsBits, FirstParam: 1, Contributions: 4})
+	x := put(t, d, tensor.F32, numbers(1, 100), 100)
+	for step := range 4 {
+		issued := d.graphs.counts.issued
+		if err := s.Begin(2, 2+step, true); err != nil {
+			t.Fatal(err)
+		}
+		for k := range 2 {
+			for i := 6; i > 0; i-- {
+				if err := s.Add(d, k, i, x); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.AddHost(d, k, 0, numbers(uint32(step), 2)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Bucket(soon(t), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Update(nil, 0.1, 0.9, 0); err != nil {
+			t.Fatal(err)
+		}
+		if n := d.graphs.counts.issued - issued; step > 1 && n != 0 {
+			t.Errorf("step %d: %d logs ran without a graph", step, n)
+		}
+	}
+}
+
+func TestSumsRefuse(t *testing.T) {
+	gpus := openAll(t, 1)
+	d := device(t, gpus[0], Options{})
+	good := sumsConfig(sumsLayout())
+	s := newSums(t, gpus, good)
+	if err := s.Begin(1, 1, true); err != nil {
+		t.Fatal(err)
+	}
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	edit := func(f func(c *SumsConfig)) error {
+		c := good
+		f(&c)
+		_, err := NewSums(gpus, c)
+		return err
+	}
+	one := microBatch(1)
+	if err := add(s, d, 0, one); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{edit(func(c *SumsConfig) { c.Offsets = []int{0, 5, 4} }), "no less than the one before"},
+		{edit(func(c *SumsConfig) { c.Offsets = nil }), "0 first"},
+		{edit(func(c *SumsConfig) { c.Buckets = c.Buckets[1:] }), "it ends at"},
+		{edit(func(c *SumsConfig) { c.Buckets = c.Buckets[:1] }), "no bucket has"},
+		{edit(func(c *SumsConfig) { c.FractionBits = 61 }), "61 fraction bits"},
+		{edit(func(c *SumsConfig) { c.FirstParam = 7 }), "first parameter 7"},
+		{s.Begin(13, 20, true), "at most 12"},
+		{s.Begin(3, 2, true), "3 contributions of 2"},
+		{s.AddHost(d, 12, 0, one[0]), "contribution 12 of 12"},
+		{s.Update(make([]float32, 5), 1, 1, 1), "an update with 5 sums"},
+		{add(s, d, 1, one), "contribution 2 of a step that Begin gave 1"},
+	} {
+		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
+			t.Errorf("%v, want %q", c.err, c.want)
+		}
+	}
+	if err := s.Begin(1, 1, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Bucket(cancelled, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("a bucket that nobody adds to: %v", err)
+	}
+}

@@ -1,0 +1,210 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"gorgonia.org/cu"
+)
+
+// Update changes all parameters by the gradient of the batch, as optim.SGD does, and makes the sums zero. reduced is the flat vector of the ring's sums;
+// nil when alone, after Bucket of all buckets. It returns when every GPU has the new values.
+func (s *Sums) Update(reduced []float32, rate, keep, decay float32) error {
+	if (reduced == nil) != s.alone || (reduced != nil && len(reduced) != s.config.values()) {
+		return fmt.Errorf("cuda: sums: an update with %d sums; the layout has %d (alone: %t)", len(reduced), s.config.values(), s.alone)
+	}
+	if err := s.each(func(r *replica) error { return s.update(r, reduced, rate, keep, decay) }); err != nil {
+		return err
+	}
+	if err := s.wait("updating the parameters"); err != nil {
+		return err
+	}
+	runtime.KeepAlive(reduced)
+	s.clean = true
+	return nil
+}
+
+func (s *Sums) update(r *replica, reduced []float32, rate, keep, decay float32) error {
+	for _, sl := range r.slices {
+		if reduced != nil && sl.len() > 0 {
+			if err := r.check("copying the sums to it", cu.MemcpyHtoDAsync(r.ptr(r.at.reduced, 4*sl.at), unsafe.Pointer(&reduced[sl.lo]), int64(4*sl.len()), r.stream)); err != nil {
+				return err
+			}
+		}
+		p := sl.and(s.config.params())
+		if p.len() == 0 {
+			continue
+		}
+		at := 4 * (sl.at + p.lo - sl.lo)
+		if err := r.launch(sumsUpdate, blocks(p.len(), 256), uint64(r.ptr(r.at.values, 0)), uint64(r.ptr(r.at.momentum, at)), uint64(r.ptr(r.at.reduced, at)),
+			uint64(r.ptr(r.at.places, 0)), arg32(len(s.pieces)), argF(rate), argF(keep), argF(decay), arg32(p.lo), arg32(p.len())); err != nil {
+			return err
+		}
+		if err := s.spread(r, p); err != nil {
+			return err
+		}
+	}
+	return s.zero(r) // nobody reads them any more: every Bucket has returned
+}
+
+// spread copies the values of a part to all peers. The gaps between tensors go along.
+func (s *Sums) spread(r *replica, p part) error {
+	from, to := s.place(p.lo), s.place(p.hi-1)+1
+	for _, peer := range s.replicas {
+		if peer == r {
+			continue
+		}
+		if err := r.check("copying values to a peer", cu.MemcpyPeerAsync(peer.ptr(peer.at.values, 4*from), peer.gpu.ctx, r.ptr(r.at.values, 4*from), r.gpu.ctx,
+			int64(4*(to-from)), r.stream)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place is where the flat vector's value i is among the aligned values.
+func (s *Sums) place(i int) int {
+	for t, at := range s.places {
+		if p := s.config.tensor(t); i >= p.lo && i < p.hi {
+			return at + i - p.lo
+		}
+	}
+	panic(fmt.Sprintf("cuda: sums: no tensor has value %d", i))
+}
+
+// Reduced copies the batch's sums of a tensor into dst: when alone, after Bucket of its buckets and before the next step's.
+func (s *Sums) Reduced(t int, dst []float32) error {
+	same("Reduced", s.config.tensor(t).len(), len(dst))
+	return s.slices(t, dst, func(r *replica, at int, v []float32) error {
+		return r.check("copying sums from it", cu.MemcpyDtoH(unsafe.Pointer(&v[0]), r.ptr(r.at.reduced, at), int64(4*len(v))))
+	})
+}
+
+// slices calls f with each GPU's part of tensor t's values v, and the byte at which it is in the GPU's own vectors.
+func (s *Sums) slices(t int, v []float32, f func(r *replica, at int, v []float32) error) error {
+	tensor := s.config.tensor(t)
+	return s.each(func(r *replica) error {
+		for _, sl := range r.slices {
+			if p := sl.and(tensor); p.len() > 0 {
+				if err := f(r, 4*(sl.at+p.lo-sl.lo), v[p.lo-tensor.lo:p.hi-tensor.lo]); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// Load gives every GPU the parameters' values and momentum: tensors from FirstParam on, by number of the layout.
+func (s *Sums) Load(values, momentum func(t int) []float32) error {
+	for t := s.config.FirstParam; t < len(s.pieces); t++ {
+		v, m := values(t), momentum(t)
+		same("Load", s.config.tensor(t).len(), len(v), len(m))
+		if len(v) == 0 {
+			continue
+		}
+		if err := s.each(func(r *replica) error {
+			return r.check("copying values to it", cu.MemcpyHtoDAsync(r.ptr(r.at.values, 4*s.places[t]), unsafe.Pointer(&v[0]), int64(4*len(v)), r.stream))
+		}); err != nil {
+			return err
+		}
+		if err := s.slices(t, m, func(r *replica, at int, m []float32) error {
+			return r.check("copying momentum to it", cu.MemcpyHtoDAsync(r.ptr(r.at.momentum, at), unsafe.Pointer(&m[0]), int64(4*len(m)), r.stream))
+		}); err != nil {
+			return err
+		}
+		if err := s.wait("copying parameters to it"); err != nil {
+			return err
+		}
+		runtime.KeepAlive(v)
+		runtime.KeepAlive(m)
+	}
+	return nil
+}
+
+// Store fills the slices with the parameters' values and momentum.
+func (s *Sums) Store(values, momentum func(t int) []float32) error {
+	for t := s.config.FirstParam; t < len(s.pieces); t++ {
+		v, m := values(t), momentum(t)
+		same("Store", s.config.tensor(t).len(), len(v), len(m))
+		if len(v) == 0 {
+			continue
+		}
+		r := s.replicas[0]
+		if err := r.gpu.on(func() error {
+			return r.check("copying values from it", cu.MemcpyDtoH(unsafe.Pointer(&v[0]), r.ptr(r.at.values, 4*s.places[t]), int64(4*len(v))))
+		}); err != nil {
+			return err
+		}
+		if err := s.slices(t, m, func(r *replica, at int, m []float32) error {
+			return r.check("copying momentum from it", cu.MemcpyDtoH(unsafe.Pointer(&m[0]), r.ptr(r.at.momentum, at), int64(4*len(m))))
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Pin lets the GPUs read vectors of the host on their own, at full speed: those of which reduced is one. Close lets go of them.
+func (s *Sums) Pin(vectors ...[]float32) error {
+	for _, v := range vectors {
+		if len(v) == 0 {
+			continue
+		}
+		r := s.replicas[0]
+		if err := r.gpu.on(func() error {
+			return r.check(fmt.Sprintf("pinning %s of the host", size(int64(4*len(v)))), register(unsafe.Pointer(&v[0]), 4*len(v)))
+		}); err != nil {
+			return err
+		}
+		s.pinned = append(s.pinned, v)
+	}
+	return nil
+}
+
+// Close frees what NewSums made. The Devices that added are idle or closed; the GPUs are open.
+func (s *Sums) Close() error {
+	var errs []error
+	for _, v := range s.pinned {
+		r := s.replicas[0]
+		errs = append(errs, r.gpu.on(func() error { return r.check("letting go of the host's memory", unregister(unsafe.Pointer(&v[0]))) }))
+	}
+	s.pinned = nil
+	for i := range s.packed {
+		s.packed[i].free()
+	}
+	for _, c := range s.contributors {
+		for b := range c.events {
+			if c.events[b] != (cu.Event{}) && !c.r.gpu.lost.Load() {
+				cu.DestroyEvent(&c.events[b]) // there is nobody to act on an error
+			}
+		}
+	}
+	clear(s.contributors)
+	for _, r := range s.replicas {
+		if !r.gpu.lost.Load() {
+			errs = append(errs, r.gpu.on(r.close))
+		}
+	}
+	s.replicas = nil
+	return errors.Join(errs...)
+}
+
+func (r *replica) close() error {
+	r.small.free()
+	if r.done != (cu.Event{}) {
+		cu.DestroyEvent(&r.done) // as above
+	}
+	var errs []error
+	if r.stream != (cu.Stream{}) {
+		errs = append(errs, r.stream.Synchronize(), r.stream.Destroy())
+	}
+	if r.mem != 0 {
+		errs = append(errs, cu.MemFree(r.mem))
+	}
+	return r.check("closing the parameters", errs...)
+}
