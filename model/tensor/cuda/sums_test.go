@@ -87,7 +87,7 @@ func microBatch(seed uint64) [][]float32 {
 	for _, n := range sumsSizesOf {
 		g := make([]float32, n)
 		for i := range g {
-			g[i] = float32(rng.NormFloat64() * math.Exp2(float64(rng.IntN(44)-40+20*(i/256%3))))
+			g[i] = float32(rng.NormFloat64() * math.Exp2(float64(rng.IntN(17)-40+20*(i/256%3))))
 			if rng.IntN(20) == 0 {
 				g[i] = odd[rng.IntN(len(odd))]
 			}
