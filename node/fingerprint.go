@@ -65,8 +65,8 @@ func (f *fingerprinter) image() *autograd.Var {
 	s, t := f.shape, f.tape
 	side := s.patch * s.grid
 	pixels := t.Input(f.tensor(1, 1, 3, side, side))
-	tokens := t.PatchEmbed(pixels, t.Input(f.tensor(0.05, s.width, 3, s.patch, s.patch)), f.weight(0.1, s.width),
-		f.weight(0.1, s.width), f.weight(0.1, 1+s.grid*s.grid, s.width))
+	filters := f.frozen(t.Input(f.tensor(0.05, s.width, 3, s.patch, s.patch)))
+	tokens := t.PatchEmbed(pixels, filters, f.weight(0.1, s.width), f.weight(0.1, s.width), f.weight(0.1, 1+s.grid*s.grid, s.width))
 	return t.ConcatTokens(tokens, 1+s.grid*s.grid, f.weight(0.1, fingerprintPrompts, s.width))
 }
 
@@ -107,10 +107,13 @@ func (f *fingerprinter) masked(scale float32, every int, dims ...int) *autograd.
 	values := &autograd.Param{Name: "fingerprint", Value: f.tensor(scale, len(index)), Trainable: true}
 	frozen := f.tape.Input(w)
 	if len(dims) > 1 {
-		frozen = f.tape.Cast(frozen, f.shape.precision) // as a matrix is placed
+		frozen = f.frozen(frozen)
 	}
 	return f.tape.Masked(frozen, &autograd.Masked{Values: values, Index: index})
 }
+
+// frozen is a frozen matrix as a network's are placed.
+func (f *fingerprinter) frozen(w *autograd.Var) *autograd.Var { return f.tape.Cast(w, f.shape.precision) }
 
 // loss is a cosine classifier's, with every term that a loss may have. LADE's own goes into the hash.
 func (f *fingerprinter) loss(x *autograd.Var) *autograd.Var {

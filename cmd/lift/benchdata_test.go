@@ -10,44 +10,47 @@ import (
 	"strings"
 	"testing"
 
-	"lift/model/checkpoint"
-	"lift/model/vit"
 	"lift/node"
 	"lift/stream"
 )
 
-// Sizes of the made-up image set: photographs of a middling size, at least one a class.
-const (
-	benchClasses = 1000
-	benchImages  = 1024 // train
-	benchTests   = 16
-	benchWidth   = 320
-	benchHeight  = 240
+// benchSet is what a made-up run of a real model sees.
+type benchSet struct {
+	model           string // of `lift weights init`
+	resolution      int
+	classes, images int // of training: at least one a class
+}
+
+var (
+	benchB16 = benchSet{model: "ViT-B/16", resolution: 224, classes: 1000, images: 1024}
+	// The target: as many classes as iNaturalist 2018 has, and no more images than these need.
+	benchL14 = benchSet{model: "ViT-L/14@336px", resolution: 336, classes: 8142, images: 8142}
 )
 
-// benchVision makes what a run of a ViT-B/16 with AdaptFormer on 1000 classes needs, packed into shards, and returns its config
-// and settings.
-func benchVision(b *testing.B) []string {
+const benchTests = 16
+
+// benchVision makes what a run of s with AdaptFormer needs, packed into shards, and returns its config and settings.
+func benchVision(b *testing.B, s benchSet) []string {
 	b.Helper()
 	if !node.EngineBuilt {
 		b.Skip(node.ErrNoEngine)
 	}
 	dir := b.TempDir()
-	writeBackbone(b, filepath.Join(dir, "vit-b16.safetensors"))
-	writePhotographs(b, filepath.Join(dir, "images"))
-	writeLabels(b, filepath.Join(dir, "train.txt"), benchImages)
-	writeLabels(b, filepath.Join(dir, "test.txt"), benchTests)
-	config := filepath.Join(dir, "vit-b16.yaml")
+	benchLift(b, "weights", "init", s.model, filepath.Join(dir, "backbone.safetensors"))
+	writePhotographs(b, filepath.Join(dir, "images"), s.images)
+	writeLabels(b, filepath.Join(dir, "train.txt"), s.classes, s.images)
+	writeLabels(b, filepath.Join(dir, "test.txt"), s.classes, benchTests)
+	config := filepath.Join(dir, "vision.yaml")
 	text := fmt.Sprintf(`data:
   train: {format: list, path: %[1]s/images, labels: %[1]s/train.txt}
   test: {format: list, path: %[1]s/images, labels: %[1]s/test.txt}
   shards: %[1]s/shards
 model:
-  backbone: %[1]s/vit-b16.safetensors
-  resolution: 224
+  backbone: %[1]s/backbone.safetensors
+  resolution: %[2]d
 peft:
   adaptformer: true
-`, dir)
+`, dir, s.resolution)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		b.Fatal(err)
 	}
@@ -55,25 +58,15 @@ peft:
 	return []string{config}
 }
 
-// writeBackbone writes a ViT-B/16 of random weights with OpenAI's names, as float32: 344 MB.
-func writeBackbone(b *testing.B, path string) {
-	b.Helper()
-	w, err := vit.Random(vit.Arch{Family: vit.CLIP, Width: 768, Layers: 12, Heads: 12, MLP: 3072, Patch: 16, Resolution: 224}, 1)
-	if err != nil {
-		b.Fatal(err)
-	}
-	var tensors []checkpoint.NamedTensor
-	for _, t := range w.Tensors() {
-		tensors = append(tensors, checkpoint.Float32Tensor(t.Name, t.Dims, t.Values))
-	}
-	if err := checkpoint.WriteSafetensors(path, nil, tensors); err != nil {
-		b.Fatal(err)
-	}
-}
+// Photographs of a middling size.
+const (
+	benchWidth  = 320
+	benchHeight = 240
+)
 
-// writePhotographs writes as many JPEG files as the set has images. They are smooth with some noise, as photographs are, and few of them
-// differ: that is not seen in their cost.
-func writePhotographs(b *testing.B, dir string) {
+// writePhotographs writes n JPEG files. They are smooth with some noise, as photographs are, and few of them differ: that is not
+// seen in their cost.
+func writePhotographs(b *testing.B, dir string, n int) {
 	b.Helper()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		b.Fatal(err)
@@ -83,7 +76,7 @@ func writePhotographs(b *testing.B, dir string) {
 	for i := range encoded {
 		encoded[i] = photograph(b, uint64(i))
 	}
-	for i := range benchImages {
+	for i := range n {
 		if err := os.WriteFile(filepath.Join(dir, photographName(i)), encoded[i%different], 0o600); err != nil {
 			b.Fatal(err)
 		}
@@ -108,12 +101,12 @@ func photograph(b *testing.B, id uint64) []byte {
 
 func photographName(i int) string { return fmt.Sprintf("%04d.jpg", i) }
 
-// writeLabels writes a list file of the first n images, spread evenly over the classes.
-func writeLabels(b *testing.B, path string, n int) {
+// writeLabels writes a list file of n images, spread evenly over the classes.
+func writeLabels(b *testing.B, path string, classes, n int) {
 	b.Helper()
 	var list strings.Builder
 	for i := range n {
-		fmt.Fprintln(&list, photographName(i), i*(benchClasses-1)/(n-1))
+		fmt.Fprintln(&list, photographName(i), i*(classes-1)/(n-1))
 	}
 	if err := os.WriteFile(path, []byte(list.String()), 0o600); err != nil {
 		b.Fatal(err)

@@ -57,7 +57,7 @@ func TestUsageErrors(t *testing.T) {
 		{"train " + quickstart + " extra", []string{`"extra"`, "key=value"}},
 		{"train " + bad, []string{bad + ":2", "sed", "seed"}},
 		{"train " + quickstart + " coordinator.addr=0.0.0.0:1", []string{"coordinator.addr", "loopback"}},
-		{"train " + quickstart + " node.device=cuda", []string{"cannot do yet"}},
+		{"train " + quickstart + " model.precision=bf16", []string{"cannot do yet", "model.precision"}},
 		{"coordinator", []string{"which config"}},
 		{"node", []string{"--join"}},
 		{"node --join 10.0.0.1:4000", []string{"10.0.0.1:4000", "loopback"}},
