@@ -157,7 +157,7 @@ emu: deps-cuda ## the emulated driver
 	bash $(CUDA_SRC)/emu/build.sh $(CUDA)/emu
 
 emu-asan: deps-cuda
-	bash $(CUDA_SRC)/emu/build.sh $(CUDA)/emu-asan asan
+	bash $(CUDA_SRC)/emu/build.sh $(CUDA)/emu asan
 
 # Results are never taken from Go's cache, which does not see the kernels; a pattern that matches no test is an error.
 CUDA_TEST = $(CUDA_ENV) $(GO) test -tags cuda -count=1 -timeout 15m
@@ -169,10 +169,11 @@ test-cuda: deps-dev trampoline emu ## the device, gradients, conformance and a s
 	$(EMU_ENV) LIFT_TEST_DEVICE=cuda $(CUDA_TEST) -run '^TestConformance' ./node $(SOME)
 	$(EMU_ENV) $(CUDA_TEST) -run '^TestGPU' ./node $(SOME)
 	$(EMU_ENV) $(CUDA_TEST) -run '^TestEmulated' ./cmd/lift $(SOME)
+	LIFT_CUDA_DRIVER=/nowhere/libcuda.so.1 $(CUDA_TEST) -run '^Test(WithoutDriver|VerbsAfterARun|UsageErrors)$$' ./cmd/lift $(SOME)
 
 test-cuda-asan: deps-dev trampoline emu-asan ## the device's tests, every access of a kernel checked
-	LIFT_CUDA_DRIVER=$(CUDA)/emu-asan/liftemu.so LIFT_CUBLAS=$(CUDA)/emu-asan/liftemu.so ASAN_OPTIONS=detect_leaks=0 \
-		$(CUDA_TEST) -exec "env LD_PRELOAD=$$($(CC) -print-file-name=libasan.so)" ./$(CUDA_SRC)/...
+	LIFT_CUDA_DRIVER=$(CUDA)/emu/liftemu.asan.so LIFT_CUBLAS=$(CUDA)/emu/liftemu.asan.so ASAN_OPTIONS=detect_leaks=0:halt_on_error=0 \
+		$(CUDA_TEST) -exec "env LD_PRELOAD=$$($(CC) -print-file-name=libasan.so)" ./$(CUDA_SRC)
 
 # The packages that have files of the CUDA build.
 CUDA_PKGS = $(sort $(dir $(shell grep -lE '^//go:build .*\bcuda\b' $(GO_FILES))))

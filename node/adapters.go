@@ -204,8 +204,9 @@ func checkNetwork(keys string, cfg *configs.Config) error {
 			continue
 		}
 		section, key, _ := strings.Cut(d.Key, ".")
-		// How the head began does not matter to what it has become.
-		if (section == "model" || section == "peft" || section == "head") && key != "init" && key != "prompt" {
+		// How the head began does not matter to what it has become, and in which precision it is computed only to its rounding: who trained in bf16
+		// on GPUs may go on in fp32 on cores.
+		if (section == "model" || section == "peft" || section == "head") && key != "init" && key != "prompt" && key != "precision" {
 			return errors.New(thereAndHere(d))
 		}
 	}

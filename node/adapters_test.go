@@ -131,6 +131,22 @@ func TestAdaptersOfAnOlderLift(t *testing.T) {
 	mustSay(t, err, "peft.formula is (none) there and lift+ here")
 }
 
+// Adapters that GPUs trained in bf16 are those of a configuration for cores, which have fp32.
+func TestAdaptersOfAnotherPrecision(t *testing.T) {
+	t.Parallel()
+	cfg := tinyConfig(t)
+	path := trainedFile(t, cfg, func(meta map[string]string) {
+		fp32, bf16 := "model.precision="+cfg.Model.Precision+"\n", "model.precision=bf16\n"
+		if !strings.Contains(meta[keyResultKeys], fp32) {
+			t.Fatalf("no %q in %q", fp32, meta[keyResultKeys])
+		}
+		meta[keyResultKeys] = strings.Replace(meta[keyResultKeys], fp32, bf16, 1)
+	})
+	if _, err := loaded(t, cfg, path, discard); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWhatIsNoAdapters(t *testing.T) {
 	t.Parallel()
 	cfg := tinyConfig(t)

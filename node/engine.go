@@ -24,8 +24,11 @@ type engine interface {
 	close() error
 }
 
-// footprint is the memory of devices that share a GPU, in bytes: what all of them share, and what each takes beside it.
-type footprint struct{ shared, device int64 }
+// footprint is the memory of devices that share a GPU, in bytes.
+type footprint struct {
+	shared, device int64 // what all of them share, and what each takes beside it
+	certain        bool  // it is what they will take; else the most
+}
 
 // openEngine is the devices that cfg asks for. need tells what they will take; nil: nobody knows yet.
 func openEngine(cfg *configs.Config, need func() (footprint, error)) (engine, error) {

@@ -51,29 +51,34 @@ func openGPUs(cfg *configs.Config, need func() (footprint, error)) (_ engine, er
 				"or set reduce.mixed_kinds for a result that cannot be repeated", e.line(), g.Info())
 		}
 	}
-	if e.each == 0 {
-		e.each, err = e.inFlight(need)
-	}
-	return e, err
-}
-
-// inFlight is two where the memory of the first GPU holds two micro-batches at once, with a twentieth to spare; else one.
-func (e *gpuEngine) inFlight(need func() (footprint, error)) (int, error) {
 	if need == nil {
-		return 1, nil
+		e.each = max(1, e.each)
+		return e, nil
 	}
 	f, err := need()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	free, _, err := e.gpus[0].MemInfo()
+	return e, e.fit(f, cfg.Train.MicroBatchSize)
+}
+
+// fit chooses how many micro-batches are in flight, unless that is set: two where the memory of the first GPU holds them with a twentieth to spare, else one.
+// A run that would not fit ends here, before it begins.
+func (e *gpuEngine) fit(f footprint, microBatch int) error {
+	free, total, err := e.gpus[0].MemInfo()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if f.shared+2*f.device <= free/20*19 {
-		return 2, nil
+	auto := e.each == 0
+	if e.each = max(1, e.each); auto && f.shared+2*f.device <= free/20*19 {
+		e.each = 2
 	}
-	return 1, nil
+	if need := f.shared + int64(e.each)*f.device; f.certain && need > free {
+		return fmt.Errorf("%s: this run takes %.2f GB of its memory, %.2f of them for each micro-batch of %d images in flight (%d); %.2f of %.2f GB are free: "+
+			"lower train.micro_batch_size or node.in_flight, or free the GPU of other programs", e.gpus[0], float64(need)/1e9, float64(f.device)/1e9, microBatch, e.each,
+			float64(free)/1e9, float64(total)/1e9)
+	}
+	return nil
 }
 
 // countGPUs is how many GPUs the driver shows; none is an error.

@@ -190,7 +190,7 @@ func (b *workbench) footprint() (footprint, error) {
 		return footprint{}, err
 	}
 	m, err := gpuMemory(b.options, w)
-	return footprint{shared: m.Shared(), device: m.Network()}, err
+	return footprint{shared: m.Shared(), device: m.Network(), certain: b.training}, err
 }
 
 // makeParams makes the parameters of a network: fresh ones, or those of the adapters.

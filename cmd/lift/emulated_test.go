@@ -62,22 +62,30 @@ func adaptersOf(t *testing.T, set []string) string {
 	return ""
 }
 
-// The law on GPUs: the same bytes of two nodes with two GPUs each as of one with one, with micro-batches in flight, and without CUDA graphs.
-// And near what the CPU computes.
+// The law on GPUs: the same bytes of two nodes with two GPUs each as of one with one, with micro-batches in flight, without CUDA graphs, and after a
+// stop. And near what the CPU computes. BF16 takes the emulator three times as long, and what does not depend on the type is left out of it.
 func TestEmulatedQuickstart(t *testing.T) {
-	for _, precision := range []string{"fp32", "bf16"} {
+	type variant struct {
+		nodes, gpus int
+		set         []string
+	}
+	for precision, variants := range map[string][]variant{
+		"fp32": {{2, 2, nil}, {1, 1, []string{"node.in_flight=2"}}, {1, 2, []string{"node.graphs=false"}}},
+		"bf16": {{2, 2, []string{"node.in_flight=2"}}},
+	} {
 		t.Run(precision, func(t *testing.T) {
 			as := "model.precision=" + precision
 			want, adapters := trainGPUs(t, 1, 1, emulated(t, as, "node.in_flight=1"))
-			for _, c := range []struct {
-				nodes, gpus int
-				set         []string
-			}{{2, 2, nil}, {1, 1, []string{"node.in_flight=2"}}, {1, 2, []string{"node.graphs=false"}}} {
-				t.Run(fmt.Sprintf("nodes=%d/gpus=%d/%s", c.nodes, c.gpus, strings.Join(c.set, ",")), func(t *testing.T) {
-					got, _ := trainGPUs(t, c.nodes, c.gpus, emulated(t, append(c.set, as)...))
-					if got.SHA256 != want.SHA256 || got.Accuracy != want.Accuracy {
-						t.Errorf("%+v, one node with one GPU: %+v", got, want)
-					}
+			check := func(t *testing.T, got outcome) {
+				t.Helper()
+				if got.SHA256 != want.SHA256 || got.Accuracy != want.Accuracy {
+					t.Errorf("%+v, one node with one GPU: %+v", got, want)
+				}
+			}
+			for _, v := range variants {
+				t.Run(fmt.Sprintf("nodes=%d/gpus=%d/%s", v.nodes, v.gpus, strings.Join(v.set, ",")), func(t *testing.T) {
+					got, _ := trainGPUs(t, v.nodes, v.gpus, emulated(t, append(v.set, as)...))
+					check(t, got)
 				})
 			}
 			t.Run("near the CPU", func(t *testing.T) {
@@ -85,6 +93,25 @@ func TestEmulatedQuickstart(t *testing.T) {
 				finish(t, train(t, 1, 2, set))
 				nearCPU(t, adapters, adaptersOf(t, set), precision)
 			})
+			t.Run("predict", func(t *testing.T) {
+				image := firstImage(t, filepath.Join(smallDir, "shards", "test"))
+				for _, device := range []string{"cuda", "cpu"} {
+					if out := lift(t, exitOK, "predict", "--run", filepath.Dir(adapters), "--device", device, image); !strings.Contains(out, "first.png:") {
+						t.Errorf("--device %s: %s", device, out)
+					}
+				}
+			})
+			if precision == "fp32" {
+				t.Run("resumed", func(t *testing.T) {
+					set := emulated(t, as)
+					trainGPUs(t, 1, 2, append(set, "train.max_steps=1"))
+					got, _ := trainGPUs(t, 2, 1, set)
+					if got.ResumedFrom != 1 {
+						t.Errorf("went on from step %d, want 1", got.ResumedFrom)
+					}
+					check(t, got)
+				})
+			}
 		})
 	}
 }
@@ -96,6 +123,12 @@ func TestEmulatedQuickstart(t *testing.T) {
 var cpuTolerance = map[string]float64{"fp32": 2 * 8.9 * 0x1p-24, "bf16": 2 * 8.9 * 0x1p-9}
 
 func nearCPU(t *testing.T, gpu, cpu, precision string) {
+	t.Helper()
+	mustBeNear(t, gpu, cpu, precision, cpuTolerance[precision])
+}
+
+// mustBeNear compares the trained values of two runs, of which one had GPUs.
+func mustBeNear(t *testing.T, gpu, cpu, precision string, tolerance float64) {
 	t.Helper()
 	a, b := readFloats(t, gpu), readFloats(t, cpu)
 	apart, size := 0.0, 0.0
@@ -116,8 +149,8 @@ func nearCPU(t *testing.T, gpu, cpu, precision string) {
 	}
 	got := math.Sqrt(apart / size)
 	t.Logf("%s: %.3g of the way apart", precision, got)
-	if !(got <= cpuTolerance[precision]) {
-		t.Errorf("GPU and CPU are %.3g of the way apart; the arithmetic explains %.3g", got, cpuTolerance[precision])
+	if !(got <= tolerance) {
+		t.Errorf("GPU and CPU are %.3g of the way apart; the arithmetic explains %.3g", got, tolerance)
 	}
 	if got == 0 {
 		t.Error("not a bit differs: was this the CPU twice?")
@@ -155,7 +188,25 @@ func TestEmulatedFailure(t *testing.T) {
 	if code != exitFailed || last.Kind != launch.KindError {
 		t.Fatalf("status %d, last event %q:\n%s", code, last.Kind, p.stderr.String())
 	}
-	for _, want := range []string{"node-0", "GPU 0", "micro-batch", "Its context is gone"} {
+	for _, want := range []string{"node-0", "step 0", "GPU 0", "Its context is gone"} {
+		if !strings.Contains(p.stderr.String(), want) {
+			t.Errorf("nothing of %q in\n%s", want, p.stderr.String())
+		}
+	}
+}
+
+// A run that does not fit into a GPU's memory ends before its first step, and says what to lower.
+func TestEmulatedOutOfMemory(t *testing.T) {
+	if os.Getenv("LIFT_CUDA_DRIVER") == "" {
+		t.Skip("needs the emulated driver, whose memory can be set: make test-cuda")
+	}
+	t.Setenv("LIFT_EMU_MEMORY", "60000000")
+	needGPUs(t, 1)
+	p := train(t, 1, 1, emulated(t, "train.micro_batch_size=16"))
+	if code, last := p.wait(t); code != exitFailed || last.Kind != launch.KindError {
+		t.Fatalf("status %d, last event %q:\n%s", code, last.Kind, p.stderr.String())
+	}
+	for _, want := range []string{"node-0", "GPU 0", "0.06 GB are free", "train.micro_batch_size", "node.in_flight"} {
 		if !strings.Contains(p.stderr.String(), want) {
 			t.Errorf("nothing of %q in\n%s", want, p.stderr.String())
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"lift/node"
 )
@@ -18,18 +17,23 @@ var planVerb = verb{
 	help: `Opens the files that the config names, and computes for a few seconds to tell the time that the run would take. What keeps the
 run from starting is listed at the end.
 
-With node.device=cuda nothing is computed: the time is predicted from the counted work of the kernels and the public figures of the GPU, which this
-host need not have. A node is a host then, a device one of its GPUs. GPUs: ` + strings.Join(node.KnownGPUs(), ", "),
+With --gpu, or node.device=cuda, nothing is computed: the time is predicted from the counted work of each kernel and the public figures of the GPU,
+which this host need not have (docs/cuda.md). A node is a host then, a device one of its GPUs:
+
+  lift plan CONFIG --gpu h100 --nodes 2 --devices 8 --link 400Gbps --lanes 4`,
 	setup: func(f *flag.FlagSet) action {
 		f.Int("nodes", 0, "plan for `N` nodes (coordinator.nodes)")
-		f.Int("devices", 0, "`D` devices a node (node.devices); by default the cores of this host, shared out")
+		f.Int("devices", 0, "`D` devices a node (node.devices); by default the cores of this host, shared out, or its GPUs")
 		timed := f.Bool("time", true, "measure how long the run would take; --time=false computes nothing")
 		asJSON := f.Bool("json", false, "print the plan as JSON")
 		gpu := gpuFlags(f)
 		return func(ctx context.Context, c call) error {
-			overrides := slices.Concat(setBy(f, "nodes", "coordinator.nodes"), setBy(f, "devices", "node.devices"), setBy(f, "lanes", "allreduce.lanes"))
+			overrides := slices.Concat(setBy(f, "nodes", "coordinator.nodes"), setBy(f, "devices", "node.devices"), setBy(f, "lanes", "allreduce.lanes"), onGPUs(f))
 			cfg, _, err := loadConfig(c, overrides...)
 			if err != nil {
+				return err
+			}
+			if err := needsGPUs(f, cfg.Node.Device); err != nil {
 				return err
 			}
 			plan, err := node.Plan(ctx, cfg, node.PlanOptions{Nodes: cfg.Coordinator.Nodes, Time: *timed, GPU: *gpu, Log: newLogger(cfg.Log, c.stderr)})

@@ -23,6 +23,7 @@ var predictVerb = verb{
 		run := f.String("run", "runs/quickstart", "`DIR` of the run: its config.yaml and adapters.safetensors")
 		adapters := f.String("adapters", "", "`FILE` of the adapters, a checkpoint.pth.tar too; by default adapters.safetensors of the run")
 		top := f.Int("top", 3, "show the `K` most likely classes")
+		device := f.String("device", "", "compute on a `DEVICE` of this kind, cpu or cuda; by default the run's")
 		asJSON := f.Bool("json", false, "print the predictions as JSON")
 		zs := zeroShotFlags(f)
 		return func(ctx context.Context, c call) error {
@@ -43,6 +44,9 @@ var predictVerb = verb{
 				return err
 			}
 			cfg.Run.Dir = *run // wherever it was when it was trained
+			if err := predictOn(cfg, *device); err != nil {
+				return err
+			}
 			var predictions []node.Prediction
 			if zs.on {
 				var o node.ZeroShot
@@ -70,6 +74,24 @@ var predictVerb = verb{
 			return nil
 		}
 	},
+}
+
+// predictOn has cfg compute on a device of another kind than the run's, for who trained on GPUs has none at hand, perhaps. CPU cores know fp32
+// alone; what is predicted differs by bf16's rounding.
+func predictOn(cfg *configs.Config, device string) error {
+	switch device {
+	case "":
+		return nil
+	case "cpu":
+		cfg.Model.Precision = "fp32"
+	case "cuda":
+	default:
+		return usagef("--device %s: it takes cpu or cuda", device)
+	}
+	if cfg.Node.Device != device {
+		cfg.Node.Device, cfg.Node.Devices = device, 0
+	}
+	return nil
 }
 
 // zeroShot is what the flags of zero-shot prediction say.
