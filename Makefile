@@ -196,11 +196,12 @@ endef
 PTX_REPORT = $(GO) run $(CUDA_SRC)/ptx/compile/report.go -ptxas $(CUDA)/compiler/nvidia/cuda_nvcc/bin/ptxas \
 	-ptx $(CUDA_SRC)/ptx -kernels $(CUDA_SRC)/kernels -doc docs/cuda.md
 
-ptx: $(CUDA)/compiler.ok ## compile the kernels again, and write their table in docs/cuda.md
+ptx: deps $(CUDA)/compiler.ok ## compile the kernels again, and write their tables in docs/cuda.md
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	$(call compile_ptx,"$$tmp"); \
 	rm -f $(CUDA_SRC)/ptx/*.ptx; cp "$$tmp"/*.ptx $(CUDA_SRC)/ptx
 	$(PTX_REPORT)
+	$(GO) test -count=1 -run '^TestPaper$$' ./node -update
 
 lint-ptx: $(CUDA)/compiler.ok ## the committed PTX is what the kernels make, and nothing spills
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; mkdir "$$tmp/committed" "$$tmp/made"; \

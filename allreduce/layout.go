@@ -5,9 +5,11 @@ import (
 	"slices"
 )
 
+// Block is how many values share one width on the wire: whoever packs for AddPacked packs so many.
+const Block = 256
+
 const (
-	// blockValues is how many values share one width on the wire.
-	blockValues = 256
+	blockValues = Block
 	// maxValues bounds a layout and a one-off vector: offsets travel in 32 bits.
 	maxValues = 1 << 31
 )

@@ -73,8 +73,8 @@ func productRate(ctx context.Context, dev tensor.Device) (rate float64, err erro
 	for ; time.Since(start) < doctorTime && ctx.Err() == nil; n++ {
 		product()
 	}
-	if n == 0 {
-		return 0, errors.Join(ctx.Err(), dev.Err())
+	if err := dev.Sync(); err != nil || n == 0 {
+		return 0, errors.Join(ctx.Err(), err)
 	}
 	return 2 * doctorRows * doctorIn * doctorOut * float64(n) / time.Since(start).Seconds() / 1e9, nil
 }

@@ -1,34 +1,44 @@
 package node
 
 import (
+	"fmt"
+	"syscall"
 	"unsafe"
 
 	"lift/model/tensor"
 )
 
 // dryDevice computes nothing: a network stepped on it takes the memory that a real step would, so that its size is known before a run.
-// The memory is never touched, so it costs address space only.
+// The memory is never touched, so it costs address space only. It comes from the kernel, for Go zeroes what it gives a second time.
 type dryDevice struct {
-	held map[unsafe.Pointer][]uint64
+	held map[unsafe.Pointer][]byte
 }
 
 var _ tensor.Device = (*dryDevice)(nil)
 
-func newDryDevice() *dryDevice { return &dryDevice{held: map[unsafe.Pointer][]uint64{}} }
+func newDryDevice() *dryDevice { return &dryDevice{held: map[unsafe.Pointer][]byte{}} }
 
 // Name implements tensor.Device.
 func (d *dryDevice) Name() string { return "dry: computes nothing" }
 
 // Alloc implements tensor.Device.
 func (d *dryDevice) Alloc(bytes int) (tensor.Memory, error) {
-	words := make([]uint64, bytes/8+1) // aligned, be it for one byte
-	p := unsafe.Pointer(unsafe.SliceData(words))
-	d.held[p] = words
+	pages, err := syscall.Mmap(-1, 0, max(bytes, 1), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_NORESERVE)
+	if err != nil {
+		return tensor.Memory{}, fmt.Errorf("address space for %d bytes: %w", bytes, err)
+	}
+	p := unsafe.Pointer(unsafe.SliceData(pages))
+	d.held[p] = pages
 	return tensor.Memory{Ptr: p, Bytes: bytes, Host: true}, nil
 }
 
 // Free implements tensor.Device.
-func (d *dryDevice) Free(m tensor.Memory) { delete(d.held, m.Ptr) }
+func (d *dryDevice) Free(m tensor.Memory) {
+	if pages := d.held[m.Ptr]; pages != nil {
+		syscall.Munmap(pages) // a mapping of our own
+		delete(d.held, m.Ptr)
+	}
+}
 
 // Place implements tensor.Device. The tensor has a shape and a type, but no memory.
 func (d *dryDevice) Place(_ []float32, dt tensor.DType, dims ...int) (tensor.Tensor, error) {
@@ -43,8 +53,16 @@ func (d *dryDevice) Input(src []float32, dims ...int) tensor.Tensor {
 // Err implements tensor.Device.
 func (d *dryDevice) Err() error { return nil }
 
+// Sync implements tensor.Device.
+func (d *dryDevice) Sync() error { return nil }
+
 // Close implements tensor.Device.
-func (d *dryDevice) Close() error { clear(d.held); return nil }
+func (d *dryDevice) Close() error {
+	for p := range d.held {
+		d.Free(tensor.Memory{Ptr: p})
+	}
+	return nil
+}
 
 // The rest of tensor.Device does nothing.
 

@@ -44,7 +44,7 @@ func fingerprint(dev tensor.Device, shape fingerprintShape) (sum [sha256.Size]by
 		return sum, fmt.Errorf("fingerprinting the device: %w", f.err)
 	}
 	f.hash.Sum(sum[:0])
-	return sum, dev.Err()
+	return sum, dev.Sync()
 }
 
 // fingerprinter makes up weights as they are asked for; the n-th is stream n.
@@ -113,7 +113,9 @@ func (f *fingerprinter) masked(scale float32, every int, dims ...int) *autograd.
 }
 
 // frozen is a frozen matrix as a network's are placed.
-func (f *fingerprinter) frozen(w *autograd.Var) *autograd.Var { return f.tape.Cast(w, f.shape.precision) }
+func (f *fingerprinter) frozen(w *autograd.Var) *autograd.Var {
+	return f.tape.Cast(w, f.shape.precision)
+}
 
 // loss is a cosine classifier's, with every term that a loss may have. LADE's own goes into the hash.
 func (f *fingerprinter) loss(x *autograd.Var) *autograd.Var {

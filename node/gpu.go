@@ -16,20 +16,20 @@ type GPU struct {
 	Bytes         int64   // of memory
 	SMs           int64
 	Peer, Host    float64 // bytes to other GPUs of the host, and over PCIe to its memory, one way
-	// Shares of Tensor: of the best cuBLAS product, and of an attention by mma.sync that pads nothing.
+	// Shares of Tensor: of a cuBLAS product that leaves no multiprocessor idle, and of an attention by mma.sync that pads nothing. Assumed.
 	Product, Attention float64
 }
 
 // knownGPUs are those that a plan knows, by the name that it is asked for. Sources: docs/cuda.md.
 var knownGPUs = map[string]GPU{
 	"a100": {Name: "A100 SXM 80 GB", Tensor: 312e12, Float: 19.5e12, Memory: 2.04e12, Bytes: 80e9, SMs: 108, Peer: 300e9, Host: 25e9,
-		Product: 0.86, Attention: 0.65},
+		Product: 0.82, Attention: 0.60},
 	"h100": {Name: "H100 SXM", Tensor: 989e12, Float: 67e12, Memory: 3.35e12, Bytes: 80e9, SMs: 132, Peer: 450e9, Host: 55e9,
-		Product: 0.80, Attention: 0.35},
+		Product: 0.77, Attention: 0.35},
 	"h200": {Name: "H200 SXM", Tensor: 989e12, Float: 67e12, Memory: 4.8e12, Bytes: 141e9, SMs: 132, Peer: 450e9, Host: 55e9,
-		Product: 0.80, Attention: 0.35},
+		Product: 0.77, Attention: 0.35},
 	"b200": {Name: "B200", Tensor: 2250e12, Float: 75e12, Memory: 7.7e12, Bytes: 180e9, SMs: 148, Peer: 900e9, Host: 55e9,
-		Product: 0.77, Attention: 0.15},
+		Product: 0.72, Attention: 0.15},
 }
 
 // FindGPU is the GPU of a name.

@@ -127,7 +127,8 @@ func pair() Cluster {
 func mustBe(t *testing.T, got, want StepTime) {
 	t.Helper()
 	for name, v := range map[string][2]float64{
-		"compute": {got.Compute, want.Compute}, "exposed": {got.Exposed, want.Exposed}, "update": {got.Update, want.Update}, "ring": {got.Ring, want.Ring},
+		"input": {got.Input, want.Input}, "compute": {got.Compute, want.Compute}, "exposed": {got.Exposed, want.Exposed},
+		"update": {got.Update, want.Update}, "ring": {got.Ring, want.Ring},
 		"peak": {got.PeakShare, want.PeakShare}, "sent": {float64(got.BytesSent), float64(want.BytesSent)},
 		"micro-batches": {float64(got.MicroBatches), float64(want.MicroBatches)},
 	} {
@@ -151,6 +152,11 @@ func TestPredictedStep(t *testing.T) {
 	c.Hosts, c.GPUs = 1, 2
 	want = StepTime{MicroBatches: 2, Compute: 20, Exposed: 2*20 - 2, Update: (10+8)*2 + 4}
 	want.PeakShare = flops / (2 * (20 + 38 + 40) * (1 << 20))
+	mustBe(t, c.predict(w, 16), want)
+
+	// The first micro-batch goes over PCIe before anything is computed; the second while that is.
+	w.input, want.Input = 2000, 2
+	want.PeakShare = flops / (2 * (2 + 20 + 38 + 40) * (1 << 20))
 	mustBe(t, c.predict(w, 16), want)
 }
 

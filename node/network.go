@@ -166,8 +166,8 @@ func (n *network) Step(images []float32, labels []int32, divisor float64, sink f
 	return float64(n.sum[0]), n.tape.Device().Err()
 }
 
-// StepOn is Step with all of its results on the device, where they may be still to be computed: what uses them there comes after them. The loss
-// is valid until the next step.
+// StepOn is Step with all of its results on the device, where they may be still to be computed, and may still fail: what uses them there comes after
+// them, and who lets go of them waits and looks. The loss is valid until the next step.
 func (n *network) StepOn(images []float32, labels []int32, divisor float64, sink func(i int, grad tensor.Tensor)) (loss tensor.Tensor, err error) {
 	if err := n.check(images, labels, divisor); err != nil {
 		return tensor.Tensor{}, err
@@ -272,6 +272,9 @@ func (n *network) Dim() int { return n.arch.Width }
 
 // ArenaPeak returns the most bytes of activations and their gradients in use at once so far.
 func (n *network) ArenaPeak() int64 { return n.tape.ArenaPeak() }
+
+// ArenaReserved returns the bytes that activations and their gradients hold of the device's memory.
+func (n *network) ArenaReserved() int64 { return n.tape.ArenaReserved() }
 
 // Seconds returns the time spent computing steps so far.
 func (n *network) Seconds() networkSeconds { return n.seconds }

@@ -230,7 +230,7 @@ func reportShare(b *testing.B, s *stepper, busy float64) {
 		}
 		f.products, f.seconds = rec.replay(b, d.dev)
 		f.all = f.products + rec.attention
-		return d.dev.Err()
+		return d.dev.Sync()
 	})
 	if err != nil {
 		b.Fatal(err)

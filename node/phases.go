@@ -8,19 +8,20 @@ import (
 // A phase is a part of a training step whose time is accounted for.
 type phase int
 
-// Data, forward and backward are counted by device: two devices that each compute for a second count two. Exposed all-reduce and
-// update are counted by node.
+// Data, forward and backward are counted by device: two devices that each compute for a second count two. Device, exposed all-reduce and
+// update are counted by node. A GPU computes while its node goes on: forward and backward are then the time that it takes to say what to compute.
 const (
 	phaseData     phase = iota // a device waits for its micro-batch
 	phaseForward               // micro-batch in, loss out
 	phaseBackward              // loss in, last gradient added to its bucket
+	phaseDevice                // GPUs compute, and their node has nothing left to ask of them in this step
 	phaseExposed               // from the node's last local gradient to its last reduced bucket
 	phaseUpdate                // sums to float32, and the optimizer
 	phaseCount
 )
 
 // phaseNames are the label values of lift_step_phase_seconds_total and the keys of summary.json's seconds.
-var phaseNames = [phaseCount]string{"data", "forward", "backward", "exposed_allreduce", "update"}
+var phaseNames = [phaseCount]string{"data", "forward", "backward", "device", "exposed_allreduce", "update"}
 
 func (p phase) String() string { return phaseNames[p] }
 

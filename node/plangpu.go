@@ -23,6 +23,9 @@ type PlannedGPU struct {
 	Step     StepTime `json:"step"`
 	Training float64  `json:"training"` // seconds of all steps
 
+	// Speedup is how many times the images of one host, in the same batches, all hosts train on in a second.
+	Speedup float64 `json:"speedup"`
+
 	// PayingBatch is the smallest batch, in doublings of the config's, on which each host but the first adds more than half of its own work; 0: none.
 	PayingBatch int `json:"paying_batch"`
 }
@@ -51,7 +54,8 @@ func (m PlannedGPUMemory) Total() int64 { return m.Shared() + m.Network() }
 
 // Bytes that a device of a GPU takes beside what the network asks for.
 const (
-	workspaceBytes = 32 << 20 // cuBLAS's
+	workspaceBytes = 32 << 20  // cuBLAS's
+	stagedBytes    = 256 << 10 // of labels and other small values
 	inputBuffers   = 2
 )
 
@@ -75,6 +79,9 @@ func (r *PlanReport) planGPU(no networkOptions, ps *paramSet, o GPUOptions) erro
 	if o.LinkGbps == 0 {
 		o.LinkGbps = defaultLink
 	}
+	if !(o.LinkGbps > 0) {
+		return fmt.Errorf("a network of %g Gb/s; wanted above 0", o.LinkGbps)
+	}
 	gpu, err := FindGPU(o.Name)
 	if err != nil {
 		return err
@@ -92,8 +99,11 @@ func (r *PlanReport) planGPU(no networkOptions, ps *paramSet, o GPUOptions) erro
 	if g.Memory, err = gpuMemoryOf(no, w, r.Devices); err != nil {
 		return err
 	}
-	g.InFlight = int(max(0, (gpu.Bytes-g.Memory.Shared())/g.Memory.Network()))
+	g.InFlight = gpu.inFlight(g.Memory)
 	g.Training = g.Step.Total() * float64(r.Steps)
+	one := c
+	one.Hosts = 1
+	g.Speedup = g.Step.ImagesPerSecond() / one.predict(w, batch).ImagesPerSecond()
 	r.GPU = g
 	// These are on the GPUs.
 	r.Memory.Activations, r.Memory.Masks, r.Memory.Gradients = 0, 0, 0
@@ -101,22 +111,33 @@ func (r *PlanReport) planGPU(no networkOptions, ps *paramSet, o GPUOptions) erro
 	return nil
 }
 
+// usable is the share of a GPU's memory that a run may take: the driver has a part, and memory is given in pieces.
+const usable = 0.95
+
+// inFlight is how many networks of m the GPU holds at once.
+func (g GPU) inFlight(m PlannedGPUMemory) int {
+	return int(max(0, (int64(usable*float64(g.Bytes))-m.Shared())/m.Network()))
+}
+
 // warnOfGPU says what a person would want to change.
 func (r *PlanReport) warnOfGPU(cfg *configs.Config, g *PlannedGPU, gpu GPU) {
 	warn := func(format string, args ...any) { r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...)) }
 	if g.InFlight == 0 {
-		warn("a micro-batch of %d needs %.1f GB of GPU memory, but %s has %.0f. Take a smaller train.micro_batch_size", cfg.Train.MicroBatchSize,
-			float64(g.Memory.Total())/1e9, gpu.Name, float64(gpu.Bytes)/1e9)
+		warn("a micro-batch of %d needs %.1f GB of GPU memory, but %s has %.0f, of which %.0f %% is for the run. Take a smaller train.micro_batch_size",
+			cfg.Train.MicroBatchSize, float64(g.Memory.Total())/1e9, gpu.Name, float64(gpu.Bytes)/1e9, 100*usable)
+	}
+	if cfg.Model.Precision == "fp32" {
+		warn("model.precision is fp32: products do without tensor cores. bf16 takes a fraction of the time")
 	}
 	if r.Nodes == 1 || g.PayingBatch == cfg.Train.BatchSize {
 		return
 	}
-	again := "no batch that was tried makes them pay"
+	again := "no larger batch that was tried makes them"
 	if g.PayingBatch > 0 {
-		again = fmt.Sprintf("they pay again from train.batch_size %d", g.PayingBatch)
+		again = fmt.Sprintf("they do from train.batch_size %d on", g.PayingBatch)
 	}
-	warn("%d hosts do not pay at a batch of %d: they do no more than %.1f hosts would. On this wire %s", r.Nodes, cfg.Train.BatchSize,
-		float64(r.Nodes)/2, again)
+	warn("%d hosts do not pay at a batch of %d: they train %.2f times as fast as one, and %.1f times is the least that pays. On this wire %s", r.Nodes,
+		cfg.Train.BatchSize, g.Speedup, float64(r.Nodes)/2, again)
 }
 
 // gpuMemory is the memory of a GPU that takes a step as w counted it, the only one of its host: of several, none needs more.
@@ -135,7 +156,7 @@ func gpuMemoryOf(o networkOptions, w *walk, gpus int) (PlannedGPUMemory, error) 
 		Gradients:   w.memory.Gradients + w.memory.Copies,
 		Masks:       w.memory.Masks,
 		Batches:     inputBuffers * w.input,
-		Workspace:   workspaceBytes,
+		Workspace:   workspaceBytes + stagedBytes + w.memory.Scratch,
 	}, nil
 }
 

@@ -39,6 +39,9 @@ const (
 	updateBytes = 4 + 2*4 + 2*4
 )
 
+// hostCopy is the bytes a second that the one core of a device copies into pinned memory.
+const hostCopy = 8e9
+
 // driverCall is how long one goroutine takes to ask a GPU for something outside a graph: cuda.Sums asks all GPUs of the host in turn.
 const driverCall = 2e-6
 
@@ -54,7 +57,7 @@ type walk struct {
 }
 
 // walkMemory is what a network holds on a device, in bytes.
-type walkMemory struct{ Activations, Copies, Gradients, Masks int64 }
+type walkMemory struct{ Activations, Copies, Gradients, Masks, Scratch int64 }
 
 // readyParam is a parameter whose gradient is complete when so many ops have run.
 type readyParam struct{ index, ops int }
@@ -80,7 +83,7 @@ func walkStep(o networkOptions, ps *paramSet, m int) (*walk, error) {
 		return nil, err
 	}
 	w.ops, w.input = dev.ops, dev.input
-	w.memory = walkMemory{Activations: net.ArenaPeak(), Copies: net.tape.CopyBytes(), Masks: net.tape.MaskedBytes(), Gradients: bytesOfFloat * int64(w.trained)}
+	w.memory = walkMemory{Activations: net.ArenaReserved(), Copies: net.tape.CopyBytes(), Masks: net.tape.MaskedBytes(), Scratch: dev.scratch, Gradients: bytesOfFloat * int64(w.trained)}
 	return w, nil
 }
 
@@ -124,6 +127,7 @@ func (c Cluster) call() float64 {
 // StepTime is a step's predicted time, in seconds, and what it sends.
 type StepTime struct {
 	MicroBatches int     `json:"micro_batches"` // of the busiest GPU
+	Input        float64 `json:"input"`         // until a GPU has its first micro-batch; the next ones come while it computes
 	Compute      float64 `json:"compute"`       // forward and backward
 	Exposed      float64 `json:"exposed"`       // from the last gradient to the last sum over all hosts, agreed on
 	Update       float64 `json:"update"`
@@ -134,7 +138,7 @@ type StepTime struct {
 }
 
 // Total is the step's time.
-func (t StepTime) Total() float64 { return t.Compute + t.Exposed + t.Update }
+func (t StepTime) Total() float64 { return t.Input + t.Compute + t.Exposed + t.Update }
 
 // ImagesPerSecond is the whole run's rate.
 func (t StepTime) ImagesPerSecond() float64 { return float64(t.Images) / t.Total() }
@@ -143,6 +147,7 @@ func (t StepTime) ImagesPerSecond() float64 { return float64(t.Images) / t.Total
 func (c Cluster) predict(w *walk, batch int) StepTime {
 	all := int64(c.Hosts * c.GPUs)
 	t := StepTime{Images: batch, MicroBatches: int(ceilDiv(ceilDiv(int64(batch), int64(w.images)), all))}
+	t.Input = float64(w.input)/hostCopy + float64(w.input)/c.GPU.Host
 	ends := w.ends(c.GPU)
 	micro := ends[len(ends)-1]
 	t.Compute = float64(t.MicroBatches) * micro

@@ -94,7 +94,7 @@ func (s *sampler) do(k kernelCall, compute func()) {
 	}
 	start := s.now()
 	compute()
-	s.Device.Err() // waits; a failure stays, and the step's end tells it
+	s.Device.Sync() // a failure stays, and the step's end tells it
 	took := s.now().Sub(start)
 	s.spent += took
 	if c.computed++; c.computed == 1 {

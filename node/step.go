@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"lift/allreduce"
@@ -71,12 +72,17 @@ func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
 	if err != nil {
 		t.gradients.abort(err)
 		t.feed.drop(pending)
-		return outcome{}, err
+		return outcome{}, t.idle(ctx, err)
 	}
+	issued := time.Now()
 	if err := t.gradients.wait(ctx); err != nil {
-		return outcome{}, t.waitError(step, mine, err)
+		return outcome{}, t.idle(ctx, t.waitError(step, mine, err))
 	}
-	t.clock.add(phaseExposed, t.reducer.Stats().Exposed-exposed)
+	exposed = t.reducer.Stats().Exposed - exposed
+	t.clock.add(phaseExposed, exposed)
+	if t.bench.sums != nil {
+		t.clock.add(phaseDevice, max(0, time.Since(issued)-exposed))
+	}
 	out, err := t.update(ctx, step)
 	if err != nil {
 		return outcome{}, err
@@ -84,6 +90,21 @@ func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
 	t.committed = step + 1
 	t.meters.stepSeconds.Observe(time.Since(began).Seconds())
 	return out, nil
+}
+
+// idle waits until no device works any more on a step that failed, and adds to the reason what else the devices have to say.
+func (t *trainer) idle(ctx context.Context, reason error) error {
+	var mu sync.Mutex
+	err := t.pool.everyDevice(ctx, func(d *device) error {
+		err := d.dev.Sync()
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil && !errors.Is(reason, err) {
+			reason = errors.Join(reason, err)
+		}
+		return nil
+	})
+	return errors.Join(reason, err)
 }
 
 // microBatch is what a device does with this node's k-th micro-batch, of that number in the batch: wait for it, compute it, and add its gradients, loss

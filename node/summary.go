@@ -35,7 +35,7 @@ type Summary struct {
 	Nodes          []NodeSummary   `json:"nodes"`
 }
 
-// Seconds says where a run's time went. Data, Forward and Backward are summed over all devices of all nodes; AllReduce,
+// Seconds says where a run's time went. Data, Forward and Backward are summed over all devices of all nodes; Device, AllReduce,
 // ExposedAllReduce and Update over all nodes; the others are rank 0's wall time.
 type Seconds struct {
 	Total            float64 `json:"total"`    // from the process's start to the summary
@@ -45,6 +45,7 @@ type Seconds struct {
 	Data             float64 `json:"data"`              // devices waiting for micro-batches
 	Forward          float64 `json:"forward"`           //
 	Backward         float64 `json:"backward"`          // with rounding the gradients and adding them up
+	Device           float64 `json:"device"`            // GPUs computing, with their nodes waiting; forward and backward are then of the asking alone
 	AllReduce        float64 `json:"allreduce"`         // with a bucket between its last local gradient and its sum
 	ExposedAllReduce float64 `json:"exposed_allreduce"` // from a node's last local gradient to its last reduced bucket
 	Update           float64 `json:"update"`            // the optimizer
@@ -161,7 +162,7 @@ func (t *trainer) summarize(accuracy *metrics.Report, totals [][]int64) *Summary
 	if t.training > 0 {
 		s.ImagesPerSec = float64(t.images) / t.training.Seconds()
 	}
-	shares := [phaseCount]*float64{&s.Seconds.Data, &s.Seconds.Forward, &s.Seconds.Backward, &s.Seconds.ExposedAllReduce, &s.Seconds.Update}
+	shares := [phaseCount]*float64{&s.Seconds.Data, &s.Seconds.Forward, &s.Seconds.Backward, &s.Seconds.Device, &s.Seconds.ExposedAllReduce, &s.Seconds.Update}
 	for i, row := range totals {
 		for p, share := range shares {
 			*share += time.Duration(row[p]).Seconds()

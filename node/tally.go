@@ -4,16 +4,18 @@ import (
 	"fmt"
 
 	"lift/model/tensor"
+	"lift/model/tensor/cuda"
 )
 
 // tally is a device that computes nothing and counts what each kernel of a step asks of a GPU, from the shapes that it is called on. It counts
-// what model/tensor/cuda launches: a product's bias and addend are a pass of their own, which an activation joins, and the backward of an attention
-// is two kernels, each of which computes scores and their gradients.
+// what model/tensor/cuda launches: a product's bias and addend are a pass of their own, which an activation joins; the backward of an attention
+// is two kernels, each of which computes scores and their gradients; and a sum over many rows is a kernel of parts and one of their sum.
 type tally struct {
 	*dryDevice
 	ops      []op
 	finished tensor.Tensor // what the last op, such a pass, has written; else none
 	input    int64         // bytes that Input was given
+	scratch  int64         // bytes that the kernel that needs the most leaves for the next one
 	backward bool          // the loss was computed
 }
 
@@ -130,11 +132,15 @@ func (t *tally) Attention(out, stats tensor.Tensor, h tensor.Heads) {
 
 // AttentionBackward implements tensor.Device: four products; scores are computed by both kernels, and their gradients by the second again.
 func (t *tally) AttentionBackward(dq, dkv, dout, out, stats tensor.Tensor, h tensor.Heads) {
+	t.leaves(cuda.AttentionScratch(h.Q.Dim(0), h.Heads, h.Q.Dim(1)))
 	o := t.attention("AttentionBackward", h)
 	o.flops, o.again, o.more = 8*o.flops, 6*o.flops, 1
 	o.written = headBytes(h)
 	o.read = headBytes(h) + bytesOf(dout, out, stats)
 }
+
+// leaves counts scratch.
+func (t *tally) leaves(bytes int) { t.scratch = max(t.scratch, int64(bytes)) }
 
 // attention is a call's op, with the multiply-adds of one of its products as flops.
 func (t *tally) attention(kernel string, h tensor.Heads) *op {
@@ -154,25 +160,43 @@ func headBytes(h tensor.Heads) int64 {
 
 // The other kernels read and write whole tensors.
 
-func (t *tally) SumRows(s, x tensor.Tensor, acc bool)    { t.adds(acc, "SumRows", list{s}, list{x}) }
-func (t *tally) Fill(y tensor.Tensor, _ float32)         { t.add("Fill", list{y}, nil) }
-func (t *tally) Copy(y, x tensor.Tensor)                 { t.add("Copy", list{y}, list{x}) }
-func (t *tally) Add(y, a, b tensor.Tensor)               { t.add("Add", list{y}, list{a, b}) }
-func (t *tally) Scale(y, x tensor.Tensor, _ float32)     { t.add("Scale", list{y}, list{x}) }
-func (t *tally) AddScaled(y, a, b, s tensor.Tensor)      { t.add("AddScaled", list{y}, list{a, b, s}) }
-func (t *tally) Dot(d, a, b tensor.Tensor, acc bool)     { t.adds(acc, "Dot", list{d}, list{a, b}) }
-func (t *tally) Scatter(y, v, index tensor.Tensor)       { t.add("Scatter", list{v}, list{v, index}) }
-func (t *tally) Patches(p, img tensor.Tensor, _ int)     { t.add("Patches", list{p}, list{img}) }
-func (t *tally) ScaleShift(y, x, a, b tensor.Tensor)     { t.add("ScaleShift", list{y}, list{x, a, b}) }
-func (t *tally) Upload(dst tensor.Tensor, _ []float32)   { t.input += int64(dst.Bytes()) }
-func (t *tally) UploadInts(dst tensor.Tensor, _ []int32) { t.input += int64(dst.Bytes()) }
+func (t *tally) Fill(y tensor.Tensor, _ float32)     { t.add("Fill", list{y}, nil) }
+func (t *tally) Copy(y, x tensor.Tensor)             { t.add("Copy", list{y}, list{x}) }
+func (t *tally) Add(y, a, b tensor.Tensor)           { t.add("Add", list{y}, list{a, b}) }
+func (t *tally) Scale(y, x tensor.Tensor, _ float32) { t.add("Scale", list{y}, list{x}) }
+func (t *tally) AddScaled(y, a, b, s tensor.Tensor)  { t.add("AddScaled", list{y}, list{a, b, s}) }
+func (t *tally) Scatter(y, v, index tensor.Tensor)   { t.add("Scatter", list{v}, list{v, index}) }
+func (t *tally) Patches(p, img tensor.Tensor, _ int) { t.add("Patches", list{p}, list{img}) }
+func (t *tally) ScaleShift(y, x, a, b tensor.Tensor) { t.add("ScaleShift", list{y}, list{x, a, b}) }
+
+func (t *tally) Dot(d, a, b tensor.Tensor, acc bool) {
+	t.adds(acc, "Dot", list{d}, list{a, b}).more = 1
+}
+
+// SumRows implements tensor.Device. A block of threads has 32 rows and more: few rows are one kernel.
+func (t *tally) SumRows(s, x tensor.Tensor, acc bool) {
+	o := t.adds(acc, "SumRows", list{s}, list{x})
+	if x.Rows() > 32 {
+		o.more = 1
+	}
+}
 
 func (t *tally) Gather(v, _, index tensor.Tensor, _ int, acc bool) {
 	t.adds(acc, "Gather", list{v}, list{v, index})
 }
 
 func (t *tally) ScaleShiftBackward(dx, dscale, dshift, dy, x, scale tensor.Tensor) {
-	t.add("ScaleShiftBackward", list{dx, dscale, dshift}, list{dy, x, scale, dscale, dshift})
+	t.add("ScaleShiftBackward", list{dx, dscale, dshift}, list{dy, x, scale, dscale, dshift}).more = sums(dscale, dshift)
+}
+
+// sums is how many of the tensors are there: each takes a kernel that adds up the parts of its sum.
+func sums(tensors ...tensor.Tensor) (n int64) {
+	for _, x := range tensors {
+		if !x.IsNone() {
+			n++
+		}
+	}
+	return n
 }
 
 func (t *tally) ActivateBackward(_ tensor.Activation, dx, dy, x tensor.Tensor) {
@@ -185,6 +209,9 @@ func (t *tally) LayerNorm(y, stats, x, gain, bias tensor.Tensor, _ float32) {
 
 func (t *tally) LayerNormBackward(dx, dgain, dbias, dy, x, gain, stats tensor.Tensor, acc bool) {
 	o := t.add("LayerNormBackward", list{dx, dgain, dbias}, list{dy, x, gain, stats, dgain, dbias})
+	if o.more = sums(dgain, dbias); o.more > 0 {
+		t.leaves(cuda.NormScratch(x.Rows(), x.Cols()))
+	}
 	if acc {
 		o.read += bytesOf(dx)
 	}
@@ -214,11 +241,11 @@ func (t *tally) SumBatch(s, x tensor.Tensor, _, n int, acc bool) {
 
 // SoftmaxCrossEntropy implements tensor.Device. What comes after a loss is the backward.
 func (t *tally) SoftmaxCrossEntropy(loss, dlogits, logits tensor.Tensor, _ []int32, _ tensor.LossTerms, _ float32) {
-	t.add("SoftmaxCrossEntropy", list{dlogits, loss}, list{logits})
+	t.add("SoftmaxCrossEntropy", list{dlogits, loss}, list{logits}).more = 1
 	t.backward = true
 }
 
 func (t *tally) LADE(loss, dlogits, logits tensor.Tensor, _ []int32, _ tensor.LADETerms, _ float32) {
-	t.adds(true, "LADE", list{dlogits, loss}, list{logits})
+	t.adds(true, "LADE", list{dlogits, loss}, list{logits}).more = 1
 	t.backward = true
 }

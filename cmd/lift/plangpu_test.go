@@ -87,3 +87,17 @@ func TestPlanForGPUs(t *testing.T) {
 		t.Errorf("%d steps of %v s take %v s", said.Plan.Steps, g.Step.Total(), g.Training)
 	}
 }
+
+// Neither data nor weights nor GPUs are needed to be told what a published row would be on eight.
+func TestReproductionOnGPUs(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	args := []string{"reproduce", "inat2018-clip-vit-l14-336", "--dry-run", "--devices", "8", "node.device=cuda", "model.precision=bf16"}
+	if code := run(args, &stdout, &stderr); code != exitFailed && code != exitOK {
+		t.Fatalf("status %d: %s", code, &stderr)
+	}
+	for _, want := range []string{"H100 SXM, 8 in each of 1 host(s)", "from 771 GFLOP an image", "MISSING"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("it lacks %q:\n%s", want, &stdout)
+		}
+	}
+}

@@ -42,7 +42,7 @@ func TestPrometheus(t *testing.T) {
 		{`min(lift_step)`, func(v float64) bool { return v >= 13 }},
 		{`sum(lift_images_total)`, func(v float64) bool { return v > 413 }},
 		{`sum(lift_bytes_total{direction="sent"})`, func(v float64) bool { return v > 0 }},
-		{`count(lift_step_phase_seconds_total{phase=~"data|forward|backward|exposed_allreduce|update"})`, func(v float64) bool { return v == 10 }},
+		{`count(lift_step_phase_seconds_total{phase=~"data|forward|backward|device|exposed_allreduce|update"})`, func(v float64) bool { return v == 12 }},
 		{`sum(lift_step_phase_seconds_total{phase="backward"})`, func(v float64) bool { return v > 0 }},
 		{`histogram_quantile(0.5, sum by (le) (lift_step_seconds_bucket))`, func(v float64) bool { return v > 0 && v < 60 }},
 		{`lift_coordinator_nodes`, func(v float64) bool { return v == 2 }},

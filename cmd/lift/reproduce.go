@@ -164,9 +164,12 @@ func (r *reproduction) needs(ctx context.Context) (missing []string, err error) 
 	if plan.TrainedParameters > 0 {
 		r.line("memory", "%s a node of %d devices", mib(plan.Memory.Total()), plan.Devices)
 	}
-	if plan.Time != nil {
+	switch {
+	case plan.GPU != nil:
+		printGPU(r.line, plan)
+	case plan.Time != nil:
 		printTime(r.line, plan)
-	} else {
+	default:
 		r.line("time", "not measured")
 	}
 	if len(missing) == 0 { // else the plan says the same of each, in other words

@@ -38,6 +38,8 @@ func main() {
 	defer stop()
 	r := &report{began: time.Now()}
 	err := prove(ctx, r)
+	r.took = time.Since(r.began)
+	r.failed = err
 	if written := writeWhole(*out, r.markdown()); written != nil {
 		log.Fatal(written)
 	}
@@ -51,25 +53,36 @@ func main() {
 func prove(ctx context.Context, r *report) error {
 	r.machine = machine(ctx)
 	var failed []string
-	for _, s := range suites {
-		log.Printf("proving: %s", s.what)
+	for i, s := range suites {
+		if ctx.Err() != nil {
+			break
+		}
+		log.Printf("%s: proving %d of %d: %s", r.clock(), i+1, len(suites), s.what)
 		res := s.run(ctx)
+		log.Printf("%s: %d passed, %d failed, %d skipped, in %s", r.clock(), res.passed, res.failed, res.skipped, res.took.Round(time.Second))
 		r.proofs = append(r.proofs, res)
 		if !res.ok() {
 			failed = append(failed, s.what)
 		}
 	}
-	for _, b := range benches {
-		log.Printf("timing: %s", b.what)
+	for i, b := range benches {
+		if ctx.Err() != nil {
+			break
+		}
+		log.Printf("%s: timing %d of %d: %s", r.clock(), i+1, len(benches), b.what)
 		res := b.run(ctx)
+		log.Printf("%s: %d lines, in %s", r.clock(), len(res.rows), res.took.Round(time.Second))
 		r.timings = append(r.timings, res)
 		if res.err != nil {
 			failed = append(failed, b.what)
 		}
 	}
-	r.peer = peers(ctx)
+	if !*rehearsal && ctx.Err() == nil {
+		log.Printf("%s: timing PyTorch with the reference, if %s has it", r.clock(), *python)
+		r.peer = peers(ctx)
+	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return errors.New("broken off: what is missing was not run")
 	}
 	if failed != nil {
 		return fmt.Errorf("failed: %s", strings.Join(failed, "; "))
@@ -80,6 +93,9 @@ func prove(ctx context.Context, r *report) error {
 // machine is lines on the host and its GPUs.
 func machine(ctx context.Context) []string {
 	lines := []string{fmt.Sprintf("%s/%s, %d cores, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())}
+	if commit, err := output(ctx, "git", "describe", "--tags", "--always", "--dirty"); err == nil {
+		lines = append(lines, "lift "+strings.TrimSpace(commit))
+	}
 	if doctor, err := output(ctx, "go", "run", "-tags", "cuda", "./cmd/lift", "doctor"); err == nil {
 		lines = append(lines, strings.Split(strings.TrimSpace(doctor), "\n")...)
 	} else {
@@ -93,11 +109,14 @@ func machine(ctx context.Context) []string {
 
 // output is a command's standard output; its error has the end of what went to standard error.
 func output(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
+	return outputOf(exec.CommandContext(ctx, name, args...))
+}
+
+func outputOf(cmd *exec.Cmd) (string, error) {
 	b, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		err = fmt.Errorf("%s: %w: %s", name, err, lastLine(string(exit.Stderr)))
+		err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, lastLine(string(exit.Stderr)))
 	}
 	return string(b), err
 }

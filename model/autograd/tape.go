@@ -126,6 +126,9 @@ func (t *Tape) ArenaPeak() int64 { return t.arena.Peak() }
 // ArenaInUse is the number of those bytes in use now: after the forward, what is saved for the backward.
 func (t *Tape) ArenaInUse() int64 { return t.arena.InUse() }
 
+// ArenaReserved is the number of bytes that the arena holds of the device's memory: what is not in use is its own all the same.
+func (t *Tape) ArenaReserved() int64 { return t.arena.Reserved() }
+
 // Close frees the arena and the gradients it allocated.
 func (t *Tape) Close() {
 	t.arena.Close()
@@ -153,7 +156,7 @@ func (t *Tape) Reset(train bool) {
 type failure struct{ err error }
 
 // Catch is deferred by whoever runs operations: it turns a device's failure (no memory, a kernel that failed) into
-// *err. Other panics go on. After a failure the tape needs a Reset.
+// *err, as far as it is known: it does not wait. Other panics go on. After a failure the tape needs a Reset.
 func (t *Tape) Catch(err *error) {
 	switch p := recover().(type) {
 	case nil:

@@ -10,6 +10,7 @@ import (
 
 	"lift/model/tensor"
 	"lift/model/tensor/cpu/cputest"
+	"lift/model/tensor/devicetest"
 )
 
 // spy is a device that counts what it is asked for.
@@ -213,6 +214,29 @@ func TestCatch(t *testing.T) {
 	dev.full = false
 	if err := step(); err != nil {
 		t.Errorf("after the failure: %v", err)
+	}
+}
+
+// TestCatchDoesNotWait: a failure on the device that nothing has waited for is not asked for; once something has, it is told.
+func TestCatchDoesNotWait(t *testing.T) {
+	dev := devicetest.NewReference()
+	tape := New(dev)
+	defer tape.Close()
+	step := func(read bool) (err error) {
+		defer tape.Catch(&err)
+		tape.Reset(false)
+		y := tape.Scale(tape.Input(dev.Input([]float32{1, 2}, 1, 2)), 2).Value()
+		dev.Fail(errors.New("a kernel failed"))
+		if read {
+			dev.Download(make([]float32, 2), y)
+		}
+		return nil
+	}
+	if err := step(false); err != nil {
+		t.Errorf("it waited: %v", err)
+	}
+	if err := step(true); err == nil || !strings.Contains(err.Error(), "a kernel failed") {
+		t.Errorf("error %v where a result was read", err)
 	}
 }
 

@@ -3,8 +3,10 @@ package tensor
 // Device holds tensors and computes on them: one CPU core, or one GPU.
 //
 // A device is used from one goroutine. Kernels run in the order of the calls and may run after the call has returned;
-// Download, Sync and Err wait for what was asked before. A kernel that fails makes the device fail: what it and later
-// kernels leave in their results is unspecified and Err says why, so that a step checks once, at its end.
+// Download and Sync alone wait for what was asked before, so the host may be ahead by a micro-batch. A kernel that fails makes
+// the device fail, for good: what it and later kernels leave in their results is unspecified. Err says why as soon as it
+// is known: after a Download or a Sync, of all that was asked before. Whoever takes results off a device in another way has to wait
+// for the kernels that made them, and to look, before the results are used.
 //
 // Rules of every kernel: results come first, then inputs. A result is assigned, never added to, unless its doc says
 // "+=" or the call has a beta. Tensors of one call do not overlap unless its doc allows it. Bits depend on the values and
@@ -37,11 +39,14 @@ type Device interface {
 	// Place returns values as a tensor of the type that is only read, until the device is closed. Where the device's memory is the host's, F32 shares
 	// values; a GPU keeps one copy for all its devices, so the values must stay as they are: the same slice again is the same copy.
 	Place(values []float32, dt DType, dims ...int) (Tensor, error)
-	// Input hands src, a micro-batch's values, to the device as an F32 tensor that is only read. Where the device's memory is the host's, it shares src,
-	// which then must stay as it is while the tensor is used; else it is a copy, good until the call after the next, and src may be reused on return.
+	// Input hands src, a micro-batch's values, to the device as an F32 tensor that is only read, until the next call. Where the device's memory is the
+	// host's, it shares src, which then must stay as it is while the tensor is used; else it is a copy, and src may be reused on return. Input waits
+	// until the kernels before the last call have run: so far the host may be ahead.
 	Input(src []float32, dims ...int) Tensor
-	// Err waits for all kernels and returns the first failure, if any.
+	// Err returns the first failure that is known, if any. It does not wait.
 	Err() error
+	// Sync waits for all that was asked and returns the first failure, if any.
+	Sync() error
 	// Close frees the device. Its memory is invalid afterwards.
 	Close() error
 

@@ -27,17 +27,18 @@ type (
 	vr   = autograd.Var
 )
 
+// A device may round a product before it adds the bias: a Linear with one counts for two halves.
 var operations = []testCase{
-	{name: "Linear", in: []input{act(2, 5, 7), par(11, 7), par(11)}, roundings: 20, halves: 1,
+	{name: "Linear", in: []input{act(2, 5, 7), par(11, 7), par(11)}, roundings: 20, halves: 2,
 		op:  func(t *tape, v []*vr) *vr { return t.Linear(v[0], v[1], v[2]) },
 		ref: func(x [][]float64) []float64 { return ref.Linear(x[0], x[1], x[2], 10, 11, 7) }},
-	{name: "Linear/frozen", in: []input{act(2, 5, 7), fixed(11, 7), fixed(11)}, roundings: 20, halves: 1,
+	{name: "Linear/frozen", in: []input{act(2, 5, 7), fixed(11, 7), fixed(11)}, roundings: 20, halves: 2,
 		op:  func(t *tape, v []*vr) *vr { return t.Linear(v[0], v[1], v[2]) },
 		ref: func(x [][]float64) []float64 { return ref.Linear(x[0], x[1], x[2], 10, 11, 7) }},
 	{name: "Linear/one", in: []input{act(2, 1), par(1, 1)}, roundings: 4, halves: 1,
 		op:  func(t *tape, v []*vr) *vr { return t.Linear(v[0], v[1], nil) },
 		ref: func(x [][]float64) []float64 { return ref.Linear(x[0], x[1], nil, 2, 1, 1) }},
-	{name: "Rows", in: []input{act(3, 7), par(11, 7), par(11)}, roundings: 20, halves: 3, // two products, and their sum
+	{name: "Rows", in: []input{act(3, 7), par(11, 7), par(11)}, roundings: 20, halves: 5, // two Linears, and their sum
 		op: func(t *tape, v []*vr) *vr {
 			a := t.Linear(v[0], t.Rows(v[1], 2, 6), t.Rows(v[2], 2, 6))
 			b := t.Linear(v[0], t.Rows(v[1], 6, 10), t.Rows(v[2], 6, 10))
@@ -143,11 +144,11 @@ var operations = []testCase{
 			}
 			return y
 		}},
-	// A token is rounded as a position, as a product, and as their sum.
-	{name: "PatchEmbed", in: []input{img(2, 3, 4, 6), par(5, 3, 2, 2), par(5), par(5), par(7, 5)}, roundings: 40, halves: 3,
+	// A token is rounded as a position, as a Linear, and as their sum.
+	{name: "PatchEmbed", in: []input{img(2, 3, 4, 6), par(5, 3, 2, 2), par(5), par(5), par(7, 5)}, roundings: 40, halves: 4,
 		op:  func(t *tape, v []*vr) *vr { return t.PatchEmbed(v[0], v[1], v[2], v[3], v[4]) },
 		ref: embedded},
-	{name: "PatchEmbed/frozen", in: []input{img(2, 3, 4, 6), fixed(5, 3, 2, 2), par(5), fixed(5), fixed(7, 5)}, roundings: 40, halves: 3,
+	{name: "PatchEmbed/frozen", in: []input{img(2, 3, 4, 6), fixed(5, 3, 2, 2), par(5), fixed(5), fixed(7, 5)}, roundings: 40, halves: 4,
 		op:  func(t *tape, v []*vr) *vr { return t.PatchEmbed(v[0], v[1], v[2], v[3], v[4]) },
 		ref: embedded},
 	// A head is F32 from the features' cast on; what flows back is rounded there.
@@ -194,6 +195,13 @@ var attentions = []testCase{
 	{name: "Attention/long", in: []input{act(1, 61, 24)}, roundings: 200, halves: 6, // over one block of queries, a head of 8
 		op:  func(t *tape, v []*vr) *vr { return t.Attention(v[0], 1) },
 		ref: func(x [][]float64) []float64 { return selfAttention(x[0], 1, 61, 8, 1) }},
+	// Heads of 64 and 80, for which a device may have kernels of their own; 17 tokens are one more than a tensor core's tile.
+	{name: "Attention/64", in: []input{act(1, 17, 192)}, roundings: 120, halves: 6,
+		op:  func(t *tape, v []*vr) *vr { return t.Attention(v[0], 1) },
+		ref: func(x [][]float64) []float64 { return selfAttention(x[0], 1, 17, 64, 1) }},
+	{name: "Attention/80", in: []input{act(1, 5, 240)}, roundings: 120, halves: 6,
+		op:  func(t *tape, v []*vr) *vr { return t.Attention(v[0], 1) },
+		ref: func(x [][]float64) []float64 { return selfAttention(x[0], 1, 5, 80, 1) }},
 	{name: "CrossAttention", in: []input{act(2, 1, 12), act(2, 9, 24)}, roundings: 60, halves: 6,
 		op: func(t *tape, v []*vr) *vr { return t.CrossAttention(v[0], v[1], 3) },
 		ref: func(x [][]float64) []float64 {

@@ -44,7 +44,7 @@ func with(t *testing.T, name string, open func() (tensor.Device, error), run fun
 		}
 		defer dev.Close()
 		run(t, dev)
-		if err := dev.Err(); err != nil {
+		if err := dev.Sync(); err != nil {
 			t.Error(err)
 		}
 	})

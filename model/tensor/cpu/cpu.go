@@ -123,6 +123,9 @@ func (d *Device) Input(src []float32, dims ...int) tensor.Tensor { return tensor
 // Err returns the first failure of a kernel.
 func (d *Device) Err() error { return d.err }
 
+// Sync is Err: a kernel has run when its call returns.
+func (d *Device) Sync() error { return d.err }
+
 // work returns scratch memory of n floats, valid until the next call, or nil after a failure.
 func (d *Device) work(n C.size_t) *C.float {
 	need := int(n) * 4

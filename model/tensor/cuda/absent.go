@@ -25,5 +25,8 @@ func (*GPU) Info() string { return "cuda: none (built without it)" }
 // MemInfo returns ErrNotBuilt.
 func (*GPU) MemInfo() (free, total int64, err error) { return 0, 0, ErrNotBuilt }
 
+// Held is nothing.
+func (*GPU) Held() (now, most int64) { return 0, 0 }
+
 // Close does nothing.
 func (*GPU) Close() error { return nil }

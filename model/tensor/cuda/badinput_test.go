@@ -85,6 +85,32 @@ func TestNoBLAS(t *testing.T) {
 	wantWords(t, child(t, "LIFT_CUBLAS=", "LD_LIBRARY_PATH="), "libcublas.so.13", "libcublas.so.12", "libcublas.so.11")
 }
 
+// TestOldBLAS: a library that has all entry points, and says that it is too old.
+func TestOldBLAS(t *testing.T) {
+	emulated(t)
+	dir := t.TempDir()
+	source := "int cublasGetProperty(int which, int *v) { *v = which == 0 ? 10 : 2; return 0; }\n"
+	for _, name := range []string{"Create_v2", "Destroy_v2", "SetStream_v2", "SetWorkspace_v2", "SetAtomicsMode", "SetMathMode", "GemmEx", "GemmStridedBatchedEx"} {
+		source += "int cublas" + name + "(void) { return 1; }\n"
+	}
+	if err := os.WriteFile(dir+"/old.c", []byte(source), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cc", "-shared", "-fPIC", "-o", dir+"/libcublas.so.10", dir+"/old.c").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	wantWords(t, child(t, "LIFT_CUBLAS="+dir+"/libcublas.so.10"), "error: cuda: no cuBLAS", "libcublas.so.10 is cuBLAS 10.2.2, which is too old", "version 11, 12 or 13")
+}
+
+// TestOldGPU: no tensor cores for bf16.
+func TestOldGPU(t *testing.T) {
+	emulated(t)
+	wantWords(t, child(t, "LIFT_EMU_CAPABILITY=75"), "error: cuda: GPU 0 (lift emulated GPU)", "compute capability is 7.5", "8.0 or later", "CUDA_VISIBLE_DEVICES", "node.device: cpu")
+	if out := child(t, "LIFT_EMU_CAPABILITY=80"); !strings.Contains(out, "sm_80") {
+		t.Errorf("capability 8.0: %s", out)
+	}
+}
+
 func TestNoGPU(t *testing.T) {
 	emulated(t)
 	out := child(t, "LIFT_EMU_GPUS=0")
@@ -136,7 +162,7 @@ func TestOutOfMemory(t *testing.T) {
 	}
 	// A failure in the middle of an operation is the device's.
 	d2 := device2(t, d.gpu)
-	if d2.scratch(190<<20).Ptr != nil || !errors.Is(d2.Err(), ErrOutOfMemory) {
+	if d2.scratch(190<<20).Ptr != nil || !errors.Is(d2.Err(), ErrOutOfMemory) || !errors.Is(d2.Sync(), ErrOutOfMemory) {
 		t.Errorf("%v", d2.Err())
 	}
 }
@@ -168,12 +194,12 @@ func TestFailingKernel(t *testing.T) {
 		get(d, b.a)
 		_ = step
 	}
-	err := d.Err()
+	err := d.Err() // get has waited
 	if err == nil {
 		t.Fatal("the second launch did not fail")
 	}
 	wantWords(t, err.Error(), "GPU 0", "failed in the middle of its work", "context is gone", "start the process again")
-	if again := d.Err(); again != err {
+	if again := d.Sync(); again != err {
 		t.Errorf("then it says %v", again)
 	}
 	if _, err := g.NewDevice(Options{}); err == nil {
@@ -192,7 +218,7 @@ func TestMissingKernel(t *testing.T) {
 	defer func() { kernelNames = kernelNames[:k] }()
 	d.gpu.functions = append(d.gpu.functions, cu.Function{})
 	d.launch(k, grid{threads: 32})
-	err := d.Err()
+	err := d.Sync()
 	if err == nil {
 		t.Fatal("it ran")
 	}

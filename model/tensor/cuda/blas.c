@@ -22,7 +22,6 @@ enum {
 static struct {
     int (*create)(void **);
     int (*destroy)(void *);
-    int (*version)(void *, int *);
     int (*set_stream)(void *, void *);
     int (*set_workspace)(void *, void *, size_t);
     int (*set_atomics)(void *, int);
@@ -31,6 +30,7 @@ static struct {
                 const void *, void *, int, int, int, int);
     int (*batched)(void *, int, int, int, int, int, const void *, const void *, int, int, long long, const void *, int,
                    int, long long, const void *, void *, int, int, long long, int, int, int);
+    int (*property)(int, int *);
     const char *(*status)(int);
 } blas;
 
@@ -41,7 +41,7 @@ static const struct {
 } entries[] = {
     {&blas.create, "cublasCreate_v2", 0},
     {&blas.destroy, "cublasDestroy_v2", 0},
-    {&blas.version, "cublasGetVersion_v2", 0},
+    {&blas.property, "cublasGetProperty", 0},
     {&blas.set_stream, "cublasSetStream_v2", 0},
     {&blas.set_workspace, "cublasSetWorkspace_v2", 0},
     {&blas.set_atomics, "cublasSetAtomicsMode", 0},
@@ -51,17 +51,24 @@ static const struct {
     {&blas.status, "cublasGetStatusString", 1},
 };
 
-// resolve fills blas from library and returns the name of what it lacks, or 0.
-static const char *resolve(void *library) {
+// resolve fills blas and version from library. It returns 0, or 1 with what is wrong with the library in why.
+static int resolve(void *library, int version[3], char *why, int n) {
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
         void *f = dlsym(library, entries[i].name);
-        if (!f && !entries[i].optional) return entries[i].name;
+        if (!f && !entries[i].optional) {
+            snprintf(why, n, "has no %s", entries[i].name);
+            return 1;
+        }
         memcpy(entries[i].entry, &f, sizeof f);
     }
-    return 0;
+    for (int i = 0; i < 3; i++)  // of libraryPropertyType: major, minor, patch
+        if (blas.property(i, &version[i])) version[i] = 0;
+    if (version[0] >= 11) return 0;
+    snprintf(why, n, "is cuBLAS %d.%d.%d, which is too old", version[0], version[1], version[2]);
+    return 1;
 }
 
-int lift_blas_open(char *why, int n) {
+int lift_blas_open(int version[3], char *why, int n) {
     const char *usual[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so.11"};
     const char *named = getenv("LIFT_CUBLAS");
     const char **paths = usual;
@@ -69,13 +76,13 @@ int lift_blas_open(char *why, int n) {
     if (named && *named) paths = &named, count = 1;
     why[0] = 0;
     for (int i = 0; i < count && at < n; i++) {
+        char wrong[128];
         void *library = dlopen(paths[i], RTLD_NOW | RTLD_LOCAL);
-        const char *lacks = library ? resolve(library) : 0;
-        if (library && !lacks) return 0;
+        if (library && !resolve(library, version, wrong, sizeof wrong)) return 0;
         at += snprintf(why + at, n - at, "%s%s", i ? "; " : "", count == 1 ? "LIFT_CUBLAS=" : "");
         if (at >= n) break;
-        if (lacks)
-            at += snprintf(why + at, n - at, "%s has no %s", paths[i], lacks);
+        if (library)
+            at += snprintf(why + at, n - at, "%s %s", paths[i], wrong);
         else
             at += snprintf(why + at, n - at, "%s", dlerror());  // which begins with the path
         if (library) dlclose(library);
@@ -96,9 +103,6 @@ int lift_blas_create(void **handle, void *stream, void *workspace, size_t bytes)
 
 int lift_blas_destroy(void *handle) {
     return blas.destroy(handle);
-}
-int lift_blas_version(void *handle, int *version) {
-    return blas.version(handle, version);
 }
 
 int lift_blas_gemm(void *handle, const lift_gemm *g) {

@@ -22,27 +22,16 @@ type gemm = C.lift_gemm
 
 const gemmWords = C.sizeof_lift_gemm / 8
 
-// openBLAS opens cuBLAS, once.
-var openBLAS = sync.OnceValue(func() error {
+// openBLAS opens cuBLAS, once, and returns its version.
+var openBLAS = sync.OnceValues(func() (version string, err error) {
+	var v [3]C.int
 	why := make([]byte, 2048)
-	if C.lift_blas_open((*C.char)(unsafe.Pointer(&why[0])), C.int(len(why))) == 0 {
-		return nil
+	if C.lift_blas_open(&v[0], (*C.char)(unsafe.Pointer(&why[0])), C.int(len(why))) == 0 {
+		return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]), nil
 	}
-	return fmt.Errorf("cuda: no cuBLAS: %s. Install CUDA's libraries of version 11, 12 or 13 (apt: libcublas-12-x; pip: nvidia-cublas), and put their folder into "+
+	return "", fmt.Errorf("cuda: no cuBLAS: %s. Install CUDA's libraries of version 11, 12 or 13 (apt: libcublas-12-x; pip: nvidia-cublas), and put their folder into "+
 		"LD_LIBRARY_PATH, or the library's path into LIFT_CUBLAS", C.GoString((*C.char)(unsafe.Pointer(&why[0]))))
 })
-
-// blasLine is cuBLAS's version, known when the first device has a handle.
-var blasLine struct {
-	sync.Mutex
-	version string
-}
-
-func blasVersion() string {
-	blasLine.Lock()
-	defer blasLine.Unlock()
-	return blasLine.version
-}
 
 // blas is a device's handle and its workspace, whose size decides which kernels cuBLAS takes and so the bits.
 type blas struct {
@@ -60,16 +49,6 @@ func (b *blas) open(d *Device) (err error) {
 	}
 	if s := C.lift_blas_create(&b.handle, unsafe.Pointer(d.stream.C()), b.workspace.Ptr, C.size_t(bytes)); s != 0 {
 		return b.failure(d, "opening cuBLAS", s)
-	}
-	var v C.int
-	if s := C.lift_blas_version(b.handle, &v); s != 0 {
-		return b.failure(d, "asking cuBLAS's version", s)
-	}
-	blasLine.Lock()
-	defer blasLine.Unlock()
-	blasLine.version = fmt.Sprintf("%d.%d.%d", v/10000, v%10000/100, v%100)
-	if v < 100000 { // 11.x counts otherwise
-		blasLine.version = fmt.Sprintf("%d.%d.%d", v/1000, v%1000/100, v%100)
 	}
 	return nil
 }

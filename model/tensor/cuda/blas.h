@@ -16,12 +16,12 @@ typedef struct {
     int32_t zero;
 } lift_gemm;
 
-// lift_blas_open returns 0, or 1 with what was looked for and why it did not open in why.
-int lift_blas_open(char *why, int n);
+// lift_blas_open returns 0 and the library's version (major, minor, patch), or 1 with what was looked for and why it
+// did not do in why.
+int lift_blas_open(int version[3], char *why, int n);
 
 // These return a cublasStatus_t, of which 0 is success; lift_blas_status is its name.
 int lift_blas_create(void **handle, void *stream, void *workspace, size_t bytes);
 int lift_blas_destroy(void *handle);
-int lift_blas_version(void *handle, int *version);
 int lift_blas_gemm(void *handle, const lift_gemm *g);
 const char *lift_blas_status(int status);

@@ -23,6 +23,7 @@ type Device struct {
 
 	log    commandLog
 	graphs graphs
+	trace  trace
 	ring   ring
 	staged staging
 	inputs [2]input
@@ -45,10 +46,9 @@ func (g *GPU) NewDevice(o Options) (*Device, error) {
 		return nil, g.failure("entering its context", err)
 	}
 	d := &Device{gpu: g, held: map[unsafe.Pointer]int{}, placed: map[weightKey]struct{}{}}
+	d.trace.tell = o.Trace
 	d.graphs.off = o.NoGraphs || os.Getenv("LIFT_CUDA_GRAPHS") == "0"
-	g.mu.Lock()
-	g.devices++
-	g.mu.Unlock()
+	g.use(1)
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -74,8 +74,11 @@ func (d *Device) Name() string { return d.gpu.Info() }
 // GPU is the physical device.
 func (d *Device) GPU() *GPU { return d.gpu }
 
-// Err waits for all that was asked and returns the first failure.
-func (d *Device) Err() error {
+// Err returns the first failure that is known: of a kernel, once something has waited for it.
+func (d *Device) Err() error { return d.err }
+
+// Sync waits for all that was asked and returns the first failure.
+func (d *Device) Sync() error {
 	d.sync("waiting for its kernels")
 	return d.err
 }
@@ -110,10 +113,12 @@ func (d *Device) Close() error {
 	g := d.gpu
 	d.err = nil // Err has told it
 	if d.stream != (cu.Stream{}) && !g.lost.Load() {
-		d.check("waiting for its kernels", errors.Join(d.stream.Synchronize(), d.copies.Synchronize()))
+		d.check("waiting for its kernels", d.stream.Synchronize())
+		d.check("waiting for its copies", d.copies.Synchronize())
 	}
 	if !g.lost.Load() {
 		d.graphs.close()
+		d.trace.close()
 		d.blas.close()
 		d.staged.close(d)
 		for i := range d.inputs {

@@ -43,7 +43,7 @@ func device(t testing.TB, g *GPU, o Options) *Device {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := d.Err(); err != nil {
+		if err := d.Sync(); err != nil {
 			t.Error(err)
 		}
 		if err := d.Close(); err != nil {
@@ -163,7 +163,7 @@ func TestGraphsAreBounded(t *testing.T) {
 			d.Flush()
 		}
 	}
-	if err := d.Err(); err != nil {
+	if err := d.Sync(); err != nil {
 		t.Fatal(err)
 	}
 	if len(d.graphs.known) > mostKnown || d.graphs.counts.captured < mostKnown {
@@ -288,7 +288,7 @@ func TestTwoDevices(t *testing.T) {
 				b.d.Flush()
 			}
 			results[i] = get(d, b.y)
-			if err := d.Err(); err != nil {
+			if err := d.Sync(); err != nil {
 				t.Error(err)
 			}
 			if err := d.Close(); err != nil {

@@ -17,7 +17,10 @@
 //	LIFT_CUDA_GRAPHS  0: no CUDA graphs
 package cuda
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // ErrNotBuilt says that this program was built without the engine for GPUs.
 var ErrNotBuilt = errors.New("cuda: built without it: build with `make build-cuda` (go build -tags cuda), or set node.device: cpu")
@@ -25,4 +28,7 @@ var ErrNotBuilt = errors.New("cuda: built without it: build with `make build-cud
 // Options vary a Device. The zero value is the usual one.
 type Options struct {
 	NoGraphs bool // run each kernel by a call of its own
+	// Trace is told of each command of the stream, by its kernel's name or as product, copy or fill, and how long the GPU was busy with it. The device
+	// then has no graphs, and waits for the GPU wherever it would only ask.
+	Trace func(command string, took time.Duration)
 }

@@ -12,11 +12,10 @@ var ErrOutOfMemory = errors.New("out of memory")
 
 // Results of the driver (cuda.h) that are told apart here.
 const (
-	outOfMemory     status = 2
-	notFound        status = 500
-	unsupportedPTX  status = 222
-	alreadyMapped   status = 704 // CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED
-	contextFailures status = 700 // from here on the context is gone: illegal address, …
+	outOfMemory    status = 2
+	notFound       status = 500
+	alreadyEnabled status = 704 // peer access
+	tooManyPeers   status = 711 // to enable direct access to one more
 )
 
 // lost says whether a result leaves no context to work with. These are the driver's sticky errors.
@@ -37,9 +36,11 @@ func (g *GPU) failure(what string, err error) error {
 		return fmt.Errorf("cuda: %s: %s: %w", g, what, err)
 	}
 	if s.lost() {
-		g.lost.Store(true)
-		return fmt.Errorf("cuda: %s failed in the middle of its work (%s): %w. Its context is gone, and with it all that was on it: start the process again; "+
+		err = fmt.Errorf("cuda: %s failed in the middle of its work (%s): %w. Its context is gone, and with it all that was on it: start the process again; "+
 			"if it comes back, see the kernel's log for Xid and take the GPU out with CUDA_VISIBLE_DEVICES", g, what, s)
+		g.why.CompareAndSwap(nil, &err) // whoever asks next is told the same: there is one cause
+		g.lost.Store(true)
+		return *g.why.Load()
 	}
 	if s == outOfMemory {
 		return g.outOfMemory(what, 0)

@@ -21,10 +21,13 @@ type GPU struct {
 	dev          cu.Device
 	ctx          cu.CUContext
 	name         string
+	blas         string // cuBLAS's version
 	sms          int
 	major, minor int  // compute capability
 	pools        bool // has stream-ordered memory
 	lost         atomic.Bool
+	why          atomic.Pointer[error] // the failure that lost says was seen
+	held         held
 
 	modules   []cu.Module
 	functions []cu.Function // by kernel; the zero Function where no module has it
@@ -33,7 +36,7 @@ type GPU struct {
 
 	mu      sync.Mutex
 	weights map[weightKey]*weight
-	devices int
+	users   int // Devices and Sums
 }
 
 // Count is the number of GPUs that the driver shows. CUDA_VISIBLE_DEVICES narrows them.
@@ -57,10 +60,11 @@ func Open(ordinal int) (*GPU, error) {
 	if ordinal < 0 || ordinal >= n {
 		return nil, fmt.Errorf("cuda: there is no GPU %d: the driver shows %d", ordinal, n)
 	}
-	if err := openBLAS(); err != nil {
+	blas, err := openBLAS()
+	if err != nil {
 		return nil, err
 	}
-	g := &GPU{ordinal: ordinal, shared: map[kernel]int{}, weights: map[weightKey]*weight{}}
+	g := &GPU{ordinal: ordinal, blas: blas, shared: map[kernel]int{}, weights: map[weightKey]*weight{}}
 	if g.dev, err = cu.GetDevice(ordinal); err != nil {
 		return nil, g.failure("opening it", err)
 	}
@@ -73,6 +77,9 @@ func Open(ordinal int) (*GPU, error) {
 	}
 	g.sms = g.attribute(cu.MultiprocessorCount)
 	g.major, g.minor = g.attribute(cu.ComputeCapabilityMajor), g.attribute(cu.ComputeCapabilityMinor)
+	if err := checkCapability(g.major, g.minor); err != nil {
+		return nil, fmt.Errorf("cuda: %s: %w", g, err)
+	}
 	g.pools = g.attribute(memoryPoolsSupported) != 0
 	if g.ctx, err = g.dev.RetainPrimaryCtx(); err != nil {
 		return nil, g.failure("making its context", err)
@@ -166,7 +173,7 @@ func (g *GPU) SMs() int     { return g.sms }
 func (g *GPU) Info() string {
 	v := cu.Version()
 	return fmt.Sprintf("cuda: %s (sm_%d%d, %d SMs), driver for CUDA %d.%d, cuBLAS %s, PTX %s %s", g.name, g.major, g.minor, g.sms, v/1000, v%1000/10,
-		blasVersion(), ptx.Version, ptxDigest())
+		g.blas, ptx.Version, ptxDigest())
 }
 
 // MemInfo is the GPU's free memory and all of it, in bytes.
@@ -181,13 +188,37 @@ func (g *GPU) MemInfo() (free, total int64, err error) {
 	return free, total, err
 }
 
-// Close gives back the kernels and the context. The GPU's Devices are closed before.
+// Held is the memory that Devices, weights and Sums hold on the GPU, in bytes, and the most so far. What the driver and cuBLAS take for themselves,
+// their kernels and what sizes are rounded up to, is not in it: see MemInfo.
+func (g *GPU) Held() (now, most int64) { return g.held.now.Load(), g.held.most.Load() }
+
+// held counts bytes.
+type held struct{ now, most atomic.Int64 }
+
+// add counts n bytes more, or fewer.
+func (h *held) add(n int) {
+	now := h.now.Add(int64(n))
+	for most := h.most.Load(); now > most && !h.most.CompareAndSwap(most, now); most = h.most.Load() {
+	}
+}
+
+// use counts a Device or a Sums more, or one fewer.
+func (g *GPU) use(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.users += n
+}
+
+// Close gives back the kernels and the context. The GPU's Devices and Sums are closed before.
 func (g *GPU) Close() error {
 	if g.ctx == (cu.CUContext{}) {
 		return nil
 	}
-	if g.devices != 0 {
-		return fmt.Errorf("cuda: %s is closed while %d of its devices are open", g, g.devices)
+	g.mu.Lock()
+	users := g.users
+	g.mu.Unlock()
+	if users != 0 {
+		return fmt.Errorf("cuda: %s is closed while %d of its devices and sums are open", g, users)
 	}
 	var err error
 	if !g.lost.Load() {

@@ -81,7 +81,11 @@ func (d *Device) flush() {
 		d.staged.send(d)
 	}
 	if d.err == nil && len(d.log.words) > 0 {
-		d.fail1(d.graphs.run(d))
+		if d.trace.tell != nil {
+			d.fail1(d.trace.run(d))
+		} else {
+			d.fail1(d.graphs.run(d))
+		}
 	}
 	d.log.reset()
 	d.bias = biasPass{}

@@ -34,6 +34,7 @@ func (d *Device) Alloc(bytes int) (tensor.Memory, error) {
 		return tensor.Memory{}, d.gpu.failure(fmt.Sprintf("an allocation of %d bytes", bytes), err)
 	}
 	d.held[p] = bytes
+	d.gpu.held.add(bytes)
 	return tensor.Memory{Ptr: p, Bytes: bytes}, nil
 }
 
@@ -56,6 +57,7 @@ func (d *Device) Free(m tensor.Memory) {
 
 // release is Free of a run that no command of the log names.
 func (d *Device) release(p unsafe.Pointer) {
+	d.gpu.held.add(-d.held[p])
 	delete(d.held, p)
 	if d.gpu.lost.Load() {
 		return // it went with the context

@@ -19,6 +19,15 @@ var ptxDigest = sync.OnceValue(func() string {
 	return fmt.Sprintf("%x", h.Sum(nil)[:6])
 })
 
+// checkCapability says whether a GPU of a compute capability runs the kernels: they multiply bf16 on tensor cores, and their PTX is for 8.0.
+func checkCapability(major, minor int) error {
+	if major >= 8 {
+		return nil
+	}
+	return fmt.Errorf("its compute capability is %d.%d, and the kernels need 8.0 or later (A100, RTX 30 and newer): choose another GPU by CUDA_VISIBLE_DEVICES, "+
+		"or set node.device: cpu", major, minor)
+}
+
 // checkDriver says whether a driver for CUDA of version (1000 major + 10 minor) takes PTX of a version. PTX a.b came with CUDA (a+4).b,
 // up to 8.5; later ones are the driver's to judge.
 func checkDriver(language string, version int) error {

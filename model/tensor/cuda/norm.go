@@ -16,11 +16,7 @@ var (
 	normalizeRowsBack = newTyped("normalize_rows_backward")
 )
 
-const (
-	maxNorm = 4096 // values of a row of LayerNorm, which a block has in registers
-	// normThreads share the sums over rows of LayerNorm's backward: all are under way together, as of columnBlocks.
-	normThreads = 6 * 108 * 128
-)
+const maxNorm = 4096 // values of a row of LayerNorm, which a block has in registers
 
 // LayerNorm normalises rows: four of up to 1024 values a block, each in a warp, or one.
 func (d *Device) LayerNorm(y, stats, x, gain, bias tensor.Tensor, eps float32) {
@@ -62,12 +58,12 @@ func (d *Device) LayerNormBackward(dx, dgain, dbias, dy, x, gain, stats tensor.T
 	if !d.narrow(cols) {
 		return
 	}
-	threads := 32 * ((cols + 255) / 256)
+	some, threads := normBlocks(rows, cols)
 	blocks := min(rows, 4096)
 	sums := [2]uint64{ptr(dgain), ptr(dbias)}
 	var to [2]uint64
 	if sums != to {
-		blocks = min(rows, normThreads/threads)
+		blocks = some
 		to = d.parts(sums, blocks*cols)
 	}
 	d.launch(layerNormBackward.of(dy), grid{x: blocks, threads: threads}, ptr(dx), to[0], to[1], ptr(dy), ptr(x), ptr(gain), ptr(stats), arg64(rows), arg32(cols), argB(acc))

@@ -22,6 +22,7 @@ type weightKey struct {
 type weight struct {
 	values []float32
 	mem    cu.DevicePtr
+	bytes  int
 	refs   int
 }
 
@@ -64,20 +65,22 @@ func (d *Device) place(values []float32, dt tensor.DType) (*weight, error) {
 		cu.MemFree(mem) // the device's failure is the one to tell
 		return nil, d.err
 	}
-	return &weight{values: values, mem: mem}, nil
+	d.gpu.held.add(bytes)
+	return &weight{values: values, mem: mem, bytes: bytes}, nil
 }
 
 // drop takes d from the GPU's devices, and frees the weights that nobody else has placed.
 func (g *GPU) drop(d *Device) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.devices--
+	g.users--
 	for key := range d.placed {
 		w := g.weights[key]
 		if w.refs--; w.refs > 0 {
 			continue
 		}
 		delete(g.weights, key)
+		g.held.add(-w.bytes)
 		if !g.lost.Load() {
 			cu.MemFree(w.mem) // d is closed: there is nobody to act on an error
 		}
@@ -89,28 +92,29 @@ func (g *GPU) drop(d *Device) {
 type input struct {
 	host   pinned
 	mem    tensor.Memory
-	copied cu.Event // its last copy has run
-	free   cu.Event // the kernels that may read what it held have run
+	copied cu.Event // its values are there
+	read   cu.Event // the kernels that read them have run
 	made   bool
 }
 
 // Input copies src through pinned memory on the stream of copies, beside the kernels that run. There are two places in turn, so
-// the next micro-batch can travel while this one is computed.
+// the next micro-batch travels while this one is computed.
 func (d *Device) Input(src []float32, dims ...int) tensor.Tensor {
 	same("Input", tensor.Shape(dims...).Len(), len(src))
-	in := &d.inputs[d.inputN%2]
+	in, last := &d.inputs[d.inputN%2], &d.inputs[(d.inputN+1)%2]
 	d.inputN++
-	d.flush() // what reads the place is in the stream before free is recorded there
+	d.flush() // all that reads the last input
+	if d.err == nil && last.made {
+		d.check("recording an event", last.read.Record(d.stream))
+	}
 	bytes := 4 * len(src)
 	if d.err == nil {
-		d.check("waiting for a copy", in.ready(d, bytes))
+		d.check("waiting for a micro-batch", in.ready(d, bytes))
 	}
 	if d.err != nil {
 		return tensor.Shape(dims...)
 	}
 	copy(pinnedSlice[float32](in.host, 0, len(src)), src)
-	d.check("recording an event", in.free.Record(d.stream))
-	d.check("waiting for an event", d.copies.Wait(in.free, 0))
 	if bytes > 0 {
 		d.check("a copy to it", cu.MemcpyHtoDAsync(cu.DevicePtr(uintptr(in.mem.Ptr)), in.host.ptr, int64(bytes), d.copies))
 	}
@@ -119,17 +123,17 @@ func (d *Device) Input(src []float32, dims ...int) tensor.Tensor {
 	return tensor.New(in.mem, 0, tensor.F32, dims...)
 }
 
-// ready waits until the place's pinned memory may be written again, and makes it large enough.
+// ready waits until the place, its pinned memory too, may be written again, and makes it large enough.
 func (in *input) ready(d *Device, bytes int) (err error) {
 	if !in.made {
 		if in.copied, err = cu.MakeEvent(cu.DisableTiming); err != nil {
 			return err
 		}
-		if in.free, err = cu.MakeEvent(cu.DisableTiming); err != nil {
+		if in.read, err = cu.MakeEvent(cu.DisableTiming); err != nil {
 			return err
 		}
 		in.made = true
-	} else if err = in.copied.Synchronize(); err != nil {
+	} else if err = in.read.Synchronize(); err != nil {
 		return err
 	}
 	if in.mem.Ptr != nil && in.mem.Bytes >= bytes {
@@ -146,15 +150,20 @@ func (in *input) ready(d *Device, bytes int) (err error) {
 	}
 	if in.mem, err = d.Alloc(bytes); err != nil {
 		d.fail(err)
+		return nil
 	}
-	return nil
+	// The memory is in the order of the stream, and the copy comes on another.
+	if err = in.read.Record(d.stream); err != nil {
+		return err
+	}
+	return d.copies.Wait(in.read, 0)
 }
 
 // close frees all but the device memory, which is Alloc's.
 func (in *input) close(d *Device) {
 	if in.made {
 		cu.DestroyEvent(&in.copied) // the device is closing: there is nobody to act on an error
-		cu.DestroyEvent(&in.free)
+		cu.DestroyEvent(&in.read)
 	}
 	in.host.free()
 	*in = input{}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"sync"
 	"unsafe"
 
@@ -74,6 +75,7 @@ type replica struct {
 	stream cu.Stream
 	done   cu.Event // of what Bucket asked for
 	mem    cu.DevicePtr
+	bytes  int       // of mem
 	at     sumsSizes // offsets in mem
 	slices []slice   // by bucket
 	small  pinned    // bytes and bad of a bucket, on their way to the host
@@ -104,6 +106,7 @@ func NewSums(gpus []*GPU, c SumsConfig) (*Sums, error) {
 	for i, g := range gpus {
 		r := &replica{gpu: g}
 		s.replicas, s.of[g] = append(s.replicas, r), r
+		g.use(1)
 		if err := g.on(func() error { return r.open(c, i, len(gpus)) }); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
@@ -126,6 +129,8 @@ func (r *replica) open(c SumsConfig, i, n int) (err error) {
 	} else if err != nil {
 		return r.gpu.failure("memory for the parameters", err)
 	}
+	r.bytes = bytes
+	r.gpu.held.add(bytes)
 	if r.small, err = r.gpu.pin(8 + 8*c.Contributions); err != nil {
 		return err
 	}
@@ -150,11 +155,13 @@ func (r *replica) open(c SumsConfig, i, n int) (err error) {
 			return r.gpu.failure("copying a table", err)
 		}
 	}
-	return r.check("zeroing the parameters", cu.MemsetD8Async(r.ptr(r.at.values, 0), 0, int64(size.values), r.stream),
+	err = r.check("zeroing the parameters", cu.MemsetD8Async(r.ptr(r.at.values, 0), 0, int64(size.values), r.stream),
 		cu.MemsetD8Async(r.ptr(r.at.momentum, 0), 0, int64(size.momentum), r.stream), r.stream.Synchronize())
+	runtime.KeepAlive(table)
+	return err
 }
 
-// meet opens the direct way to each peer. Where there is none the driver copies through the host.
+// meet opens the direct way to each peer. Where there is none, or there are too many, the driver copies through the host.
 func (r *replica) meet(all []*replica) error {
 	for _, p := range all {
 		if p == r {
@@ -164,7 +171,7 @@ func (r *replica) meet(all []*replica) error {
 		if err == nil && can != 0 {
 			err = p.gpu.ctx.EnablePeerAccess(0)
 		}
-		if err != nil && statusOf(err) != alreadyMapped {
+		if s := statusOf(err); err != nil && s != alreadyEnabled && s != tooManyPeers {
 			return r.gpu.failure("reaching "+p.gpu.String(), err)
 		}
 	}
@@ -227,6 +234,7 @@ func (s *Sums) Begin(contributions, total int, alone bool) error {
 		}); err != nil {
 			return err
 		}
+		runtime.KeepAlive(&form)
 	}
 	s.alone, s.clean, s.total = alone, false, total
 	n := len(s.config.Buckets)

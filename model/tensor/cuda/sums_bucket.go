@@ -122,8 +122,8 @@ func (s *Sums) fetch(b int) ([]byte, error) {
 		size += int(pinnedSlice[uint64](r.small, 0, 1)[0])
 	}
 	if p := &s.packed[b]; p.bytes < size {
-		p.free()
 		err := s.replicas[0].gpu.on(func() (err error) {
+			p.free()
 			*p, err = s.replicas[0].gpu.pin(size + size/8)
 			return err
 		})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"gorgonia.org/cu"
@@ -149,10 +150,15 @@ func (s *Sums) Store(values, momentum func(t int) []float32) error {
 	return nil
 }
 
-// Pin lets the GPUs read vectors of the host on their own, at full speed: those of which reduced is one. Close lets go of them.
+// leastPinned is how many values a vector has that Pin takes. Smaller ones may share a page with another, which the driver would refuse, and gain nothing.
+const leastPinned = 16 << 10
+
+// Pin lets the GPUs read vectors of the host on their own, at full speed: those of which reduced is one. Those that are pinned already stay so. Close
+// lets go of them.
 func (s *Sums) Pin(vectors ...[]float32) error {
 	for _, v := range vectors {
-		if len(v) == 0 {
+		same := func(p []float32) bool { return &p[0] == &v[0] && len(p) == len(v) }
+		if len(v) < leastPinned || slices.ContainsFunc(s.pinned, same) {
 			continue
 		}
 		r := s.replicas[0]
@@ -169,29 +175,57 @@ func (s *Sums) Pin(vectors ...[]float32) error {
 // Close frees what NewSums made. The Devices that added are idle or closed; the GPUs are open.
 func (s *Sums) Close() error {
 	var errs []error
-	for _, v := range s.pinned {
-		r := s.replicas[0]
-		errs = append(errs, r.gpu.on(func() error { return r.check("letting go of the host's memory", unregister(unsafe.Pointer(&v[0]))) }))
+	each := func(f func(r *replica) error) {
+		for _, r := range s.replicas {
+			if !r.gpu.lost.Load() { // else all went with the context
+				errs = append(errs, r.gpu.on(func() error { return f(r) }))
+			}
+		}
 	}
-	s.pinned = nil
-	for i := range s.packed {
-		s.packed[i].free()
+	each((*replica).wait) // all of them first: they reach into each other's memory, and into the host's
+	each(s.closeEvents)
+	if len(s.replicas) > 0 && !s.replicas[0].gpu.lost.Load() {
+		errs = append(errs, s.replicas[0].gpu.on(s.closeHost))
 	}
+	each((*replica).close)
+	for _, r := range s.replicas {
+		r.gpu.use(-1)
+	}
+	s.replicas, s.pinned = nil, nil
+	clear(s.contributors)
+	return errors.Join(errs...)
+}
+
+// closeEvents destroys the events of a GPU's Devices.
+func (s *Sums) closeEvents(r *replica) error {
 	for _, c := range s.contributors {
 		for b := range c.events {
-			if c.events[b] != (cu.Event{}) && !c.r.gpu.lost.Load() {
+			if c.r == r && c.events[b] != (cu.Event{}) {
 				cu.DestroyEvent(&c.events[b]) // there is nobody to act on an error
 			}
 		}
 	}
-	clear(s.contributors)
-	for _, r := range s.replicas {
-		if !r.gpu.lost.Load() {
-			errs = append(errs, r.gpu.on(r.close))
-		}
+	return nil
+}
+
+// closeHost lets go of the host's memory. It is called with the first GPU's context, which took it.
+func (s *Sums) closeHost() error {
+	var errs []error
+	for _, v := range s.pinned {
+		errs = append(errs, unregister(unsafe.Pointer(&v[0])))
 	}
-	s.replicas = nil
-	return errors.Join(errs...)
+	for b := range s.packed {
+		s.packed[b].free()
+	}
+	return s.replicas[0].check("letting go of the host's memory", errs...)
+}
+
+// wait is for all that was asked of the stream.
+func (r *replica) wait() error {
+	if r.stream == (cu.Stream{}) {
+		return nil
+	}
+	return r.check("closing the parameters", r.stream.Synchronize())
 }
 
 func (r *replica) close() error {
@@ -201,9 +235,10 @@ func (r *replica) close() error {
 	}
 	var errs []error
 	if r.stream != (cu.Stream{}) {
-		errs = append(errs, r.stream.Synchronize(), r.stream.Destroy())
+		errs = append(errs, r.stream.Destroy())
 	}
 	if r.mem != 0 {
+		r.gpu.held.add(-r.bytes)
 		errs = append(errs, cu.MemFree(r.mem))
 	}
 	return r.check("closing the parameters", errs...)

@@ -199,7 +199,7 @@ func (s *suite) scaleShift() {
 }
 
 func (s *suite) layerNorm() {
-	for _, d := range [][2]int{{1, 3}, {5, 16}, {70, 129}, {4, 768}} {
+	for _, d := range [][2]int{{1, 3}, {5, 16}, {70, 129}, {4, 768}, {1300, 257}} { // the last has more rows than a GPU has blocks under way
 		m, n := d[0], d[1]
 		x, xv := s.random(s.dt, m, n)
 		gain, gv := s.random(f32, n)
@@ -280,10 +280,30 @@ func (s *suite) normalizeRows() {
 		}
 		s.within(fmt.Sprint("dx ", d), dx, wdx, func(int) float64 { return (16 + float64(n)) * 0x1p-24 * max(1, top) })
 	}
-	zero := s.put(s.dt, make([]float32, 3), 0, 1, 3)
-	y, norms := s.poison(s.dt, 1, 3), s.poison(f32, 1)
-	s.dev.NormalizeRows(y, norms, zero, 1e-12)
-	s.near("a zero row", y, []float64{0, 0, 0}, 0)
+	s.shortRows()
+}
+
+// shortRows checks rows whose norm is below eps, which takes its place and is a constant to the backward: one of zeros, some short, one that is not.
+func (s *suite) shortRows() {
+	const n, eps = 40, 0.5
+	v := values(12, 4*n)
+	for i, scale := range []float32{0, 0x1p-20, 0x1p-5, 1} {
+		for j := range n {
+			v[i*n+j] = rounded(v[i*n+j]*scale, s.dt)
+		}
+	}
+	x := s.put(s.dt, v, 0, 4, n)
+	y, norms, dx := s.poison(s.dt, 4, n), s.poison(f32, 4), s.poison(s.dt, 4, n)
+	s.dev.NormalizeRows(y, norms, x, eps)
+	s.near("NormalizeRows of short rows", y, NormalizeRows(wide(v), n, eps), 8+math.Sqrt(n))
+	for i, norm := range s.get(norms)[:3] {
+		if norm != eps {
+			s.Errorf("NormalizeRows: the norm of short row %d is %g, not eps, %g", i, norm, eps)
+		}
+	}
+	dy, dv := s.random(s.dt, 4, n)
+	s.dev.NormalizeRowsBackward(dx, dy, y, norms, eps)
+	s.near("dx of short rows", dx, normalizeRowsBackward(dv, wide(s.get(y)), wide(s.get(norms)), n, eps), 16+n)
 }
 
 // normalizeRowsBackward is the derivative written out.

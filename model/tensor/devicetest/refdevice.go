@@ -16,6 +16,8 @@ type Reference struct {
 	placed map[placement]tensor.Tensor
 	inputs [2]tensor.Memory
 	turn   int // of inputs
+
+	failing, failed error // what Fail was told, and what is known of it
 }
 
 // placement is what Place was asked for.
@@ -100,6 +102,9 @@ func (d *Reference) Upload(dst tensor.Tensor, src []float32) {
 // Download implements tensor.Device.
 func (d *Reference) Download(dst []float32, src tensor.Tensor) {
 	same("Download", len(dst), src.Len())
+	if d.Sync() != nil {
+		return
+	}
 	if src.DType() == tensor.F32 {
 		copy(dst, singles(src))
 		return
@@ -115,8 +120,17 @@ func (d *Reference) UploadInts(dst tensor.Tensor, src []int32) {
 	copy(ints(dst), src)
 }
 
+// Fail makes the device fail in what it was asked so far, as a GPU does: nobody knows before the next Download or Sync.
+func (d *Reference) Fail(err error) { d.failing = err }
+
 // Err implements tensor.Device.
-func (*Reference) Err() error { return nil }
+func (d *Reference) Err() error { return d.failed }
+
+// Sync implements tensor.Device.
+func (d *Reference) Sync() error {
+	d.failed = d.failing
+	return d.failed
+}
 
 // Close implements tensor.Device.
 func (d *Reference) Close() error {

@@ -66,7 +66,7 @@ func runTyped(t *testing.T, open func() (tensor.Device, error), dt tensor.DType)
 			}
 			defer dev.Close()
 			c.run(&suite{T: t, dev: dev, dt: dt, rng: rand.New(rand.NewPCG(3, 4))})
-			if err := dev.Err(); err != nil {
+			if err := dev.Sync(); err != nil {
 				t.Error(err)
 			}
 		})

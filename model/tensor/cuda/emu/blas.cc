@@ -20,12 +20,12 @@ struct Operand {
     long long stride;
     size_t bytes() const { return type == BF16 ? 2 : 4; }
     // of a batch of column-major matrices of so many rows and columns
-    bool lies(size_t rows, size_t cols, size_t batch, const char *what) const {
+    bool is(decltype(emu::lies) *check, size_t rows, size_t cols, size_t batch, const char *what) const {
         if (!rows || !cols || !batch) return true;
         const long long far = stride * (long long)(batch - 1);
         const uintptr_t first = at + (uintptr_t)(far < 0 ? far * (long long)bytes() : 0);
         const size_t n = (size_t)(far < 0 ? -far : far) + (cols - 1) * (size_t)ld + rows;
-        return emu::lies((void *)first, n * bytes(), DEVICE, what);
+        return check((void *)first, n * bytes(), DEVICE, what);
     }
     const void *of(size_t i) const {
         return (const void *)(at + (uintptr_t)(stride * (long long)i * (long long)bytes()));
@@ -50,14 +50,14 @@ struct Product {
     bool ta, tb;
     float alpha, beta;
     Operand a, b, c;
-    bool lies() const {
-        return (alpha == 0 || (a.lies(ta ? k : m, ta ? m : k, batch, "cuBLAS: A") &&
-                               b.lies(tb ? n : k, tb ? k : n, batch, "cuBLAS: B"))) &&
-               c.lies(m, n, batch, "cuBLAS: C");
+    bool operands(decltype(emu::lies) *check) const {
+        return (alpha == 0 || (a.is(check, ta ? k : m, ta ? m : k, batch, "cuBLAS: A") &&
+                               b.is(check, tb ? n : k, tb ? k : n, batch, "cuBLAS: B"))) &&
+               c.is(check, m, n, batch, "cuBLAS: C");
     }
     // What alpha or beta is 0 for is not read.
     Result run() const {
-        if (!lies()) return ILLEGAL_ADDRESS;
+        if (!operands(touch)) return ILLEGAL_ADDRESS;
         for (size_t i = 0; i < batch; i++) {
             size_t ld = 0;
             const float *acc = nullptr;
@@ -88,8 +88,11 @@ static Status submit(Blas *h, int ta, int tb, int m, int n, int k, const float *
     if (!m || !n || !batch) return OK;
     Product p = {(size_t)m, (size_t)n, (size_t)k, (size_t)batch, ta != 0, tb != 0, *alpha, *beta, a, b, c};
     Stream *s = (uintptr_t)h->stream <= 2 ? &h->context->null : (Stream *)h->stream;
-    if (s->lane.context != h->context) return BAD_VALUE;
-    if (!p.lies()) return EXECUTION_FAILED;
+    if (s != &h->context->null && !h->context->streams.count(s)) {
+        fprintf(stderr, "cuemu: cuBLAS: its stream is of another GPU, or was destroyed before\n");
+        return BAD_VALUE;
+    }
+    if (!p.operands(lies)) return EXECUTION_FAILED;
     return enqueue(s, [p] { return p.run(); }) ? EXECUTION_FAILED : OK;
 }
 
@@ -125,7 +128,10 @@ API cublasGetStream_v2(Blas *h, void **s) {
 API cublasSetWorkspace_v2(Blas *h, void *p, size_t n) {
     Guard g;
     if (!h) return NO_HANDLE;
-    return (uintptr_t)p % 256 || !lies(p, n, DEVICE, "cublasSetWorkspace") ? BAD_VALUE : OK;
+    if ((uintptr_t)p % 256 || !lies(p, n, DEVICE, "cublasSetWorkspace")) return BAD_VALUE;
+    Block *b = n ? find(p) : nullptr;
+    if (b && b->size == n) b->cublas = true;
+    return OK;
 }
 API cublasSetMathMode(Blas *h, int) {
     return h ? OK : NO_HANDLE;

@@ -4,13 +4,20 @@
 
 namespace emu {
 
-static std::map<void *, size_t> pinned;
+static std::map<uintptr_t, size_t> pinned;
+
+size_t pinnedAround(const void *p, uintptr_t &at) {
+    const auto i = pinned.upper_bound((uintptr_t)p);
+    if (i == pinned.begin() || (uintptr_t)p >= std::prev(i)->first + std::prev(i)->second) return 0;
+    at = std::prev(i)->first;
+    return std::prev(i)->second;
+}
 
 static Result copy(Stream *s, void *to, Side toSide, const void *from, Side fromSide, size_t n, const char *what) {
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     if (!lies(to, n, toSide, what) || !lies(from, n, fromSide, what)) return INVALID_VALUE;
     return enqueue(s, [=] {
-        if (!lies(to, n, toSide, what) || !lies(from, n, fromSide, what)) return ILLEGAL_ADDRESS;  // freed since
+        if (!touch(to, n, toSide, what) || !touch(from, n, fromSide, what)) return ILLEGAL_ADDRESS;  // freed since
         memmove(to, from, n);
         return SUCCESS;
     });
@@ -32,13 +39,22 @@ static Result copyNow(void *to, Side toSide, const void *from, Side fromSide, si
 template <class T>
 static Result fill(void *handle, uintptr_t at, T v, size_t n, const char *what) {
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     if (!lies((void *)at, n * sizeof v, DEVICE, what) || at % sizeof v) return INVALID_VALUE;
     return enqueue(s, [=] {
-        if (!lies((void *)at, n * sizeof v, DEVICE, what)) return ILLEGAL_ADDRESS;
+        if (!touch((void *)at, n * sizeof v, DEVICE, what)) return ILLEGAL_ADDRESS;
         for (size_t i = 0; i < n; i++) ((T *)at)[i] = v;
         return SUCCESS;
     });
+}
+
+// freeable is the allocation that begins there and is not yet given up; if there is none, stderr says what there is.
+static Block *freeable(uintptr_t at, const char *what) {
+    Block *b = find((void *)at);
+    if (b && b->at == at && !b->freeing) return b;
+    fprintf(stderr, "cuemu: %s: %p is no allocation's begin%s%s\n", what, (void *)at, describe((void *)at),
+            b && b->freeing ? ", freed before in a stream's order" : "");
+    return nullptr;
 }
 
 }  // namespace emu
@@ -63,11 +79,11 @@ API cuMemFree_v2(uintptr_t at) {
     Guard g;
     Context *c;
     Result e = usable(c);
-    Block b;
     if (!at) return SUCCESS;
     if (e || (e = mayWait())) return e;
-    if (!find(at, b) || b.at != at) return INVALID_VALUE;
-    finish(b.context);  // as the driver does
+    const Block *b = freeable(at, "cuMemFree");
+    if (!b) return INVALID_VALUE;
+    finish(b->context);  // as the driver does
     return release(at);
 }
 API cuMemAllocAsync(uintptr_t *at, size_t n, void *handle) {
@@ -75,6 +91,7 @@ API cuMemAllocAsync(uintptr_t *at, size_t n, void *handle) {
     Context *c;
     if (const Result e = usable(c)) return e;
     Stream *s = streamOf(handle);
+    if (!s) return INVALID_HANDLE;
     if (s->capture) return NOT_SUPPORTED;
     if (const Result e = allocate(c, n, *at); e != OUT_OF_MEMORY) return e;
     finish(s);  // there may be memory that it frees
@@ -83,10 +100,11 @@ API cuMemAllocAsync(uintptr_t *at, size_t n, void *handle) {
 API cuMemFreeAsync(uintptr_t at, void *handle) {
     Guard g;
     Stream *s = streamOf(handle);
-    Block b;
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     if (s->capture) return NOT_SUPPORTED;
-    if (!find(at, b) || b.at != at) return INVALID_VALUE;
+    Block *b = freeable(at, "cuMemFreeAsync");
+    if (!b) return INVALID_VALUE;
+    b->freeing = true;
     return enqueue(s, [=] { return release(at) ? ILLEGAL_ADDRESS : SUCCESS; });
 }
 API cuDeviceGetDefaultMemPool(void **pool, int d) {
@@ -108,28 +126,27 @@ API cuMemPoolTrimTo(void *, size_t) {
 }
 API cuMemGetAddressRange_v2(uintptr_t *base, size_t *n, uintptr_t at) {
     Guard g;
-    Block b;
-    if (!find(at, b)) return NOT_FOUND;
-    if (base) *base = b.at;
-    if (n) *n = b.size;
+    const Block *b = find((void *)at);
+    if (!b) return NOT_FOUND;
+    if (base) *base = b->at;
+    if (n) *n = b->size;
     return SUCCESS;
 }
 API cuPointerGetAttribute(void *value, int attribute, uintptr_t at) {
     Guard g;
-    Block b;
-    const bool device = find(at, b);
+    const Block *b = find((void *)at);
     switch (attribute) {
         case 1:  // the context
-            if (!device) return INVALID_VALUE;
-            *(Context **)value = b.context;
+            if (!b) return INVALID_VALUE;
+            *(Context **)value = b->context;
             return SUCCESS;
         case 2:  // the kind of memory
-            if (!device && !pinned.count((void *)at)) return INVALID_VALUE;
-            *(unsigned *)value = device ? 2 : 1;
+            if (!b && !pinned.count(at)) return INVALID_VALUE;
+            *(unsigned *)value = b ? 2 : 1;
             return SUCCESS;
         case 9:  // the device
-            if (!device) return INVALID_VALUE;
-            *(int *)value = b.context->device->number;
+            if (!b) return INVALID_VALUE;
+            *(int *)value = b->context->device->ordinal;
             return SUCCESS;
     }
     return NOT_SUPPORTED;
@@ -142,7 +159,7 @@ API cuMemHostAlloc(void **p, size_t n, unsigned) {
     if (!n) return INVALID_VALUE;
     if (!(*p = aligned_alloc(4096, (n + 4095) / 4096 * 4096))) return OUT_OF_MEMORY;
     memset(*p, 0xff, n);
-    pinned[*p] = n;
+    pinned[(uintptr_t)*p] = n;
     return SUCCESS;
 }
 API cuMemAllocHost_v2(void **p, size_t n) {
@@ -152,9 +169,12 @@ API cuMemFreeHost(void *p) {
     Guard g;
     Context *c;
     if (const Result e = usable(c)) return e;
-    if (!pinned.count(p)) return INVALID_VALUE;
+    if (!pinned.count((uintptr_t)p)) {
+        fprintf(stderr, "cuemu: cuMemFreeHost: %p is no pinned memory, or was freed before\n", p);
+        return INVALID_VALUE;
+    }
     finish(c);
-    pinned.erase(p);
+    pinned.erase((uintptr_t)p);
     free(p);
     return SUCCESS;
 }

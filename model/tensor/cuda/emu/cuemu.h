@@ -1,8 +1,7 @@
 // CUDA for g++: what a kernel sees when it is compiled for the emulator. One fiber runs a CUDA thread (fibers.cc).
 //
 // __global__ and __shared__ are not defined here: build.sh compiles the preprocessed text, in which it replaces them.
-// Sources are compiled with -ffp-contract=off, so that a*b+c rounds twice; a GPU's compiler fuses it. Kernels that must
-// agree with the CPU bit for bit say __fmul_rn and __fadd_rn.
+// Sources are compiled with -ffp-contract=off, as for the GPU with -fmad=false: a*b+c rounds twice, fmaf once.
 #pragma once
 #include <limits.h>
 #include <math.h>

@@ -1,41 +1,93 @@
 // Devices and contexts.
 #include "driver.h"
+#include <algorithm>
 #include <mutex>
+#include <stdarg.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 namespace emu {
 
 std::deque<Device> devices;
 static std::recursive_mutex lock;
+static int depth;  // of entry points within entry points
 static std::set<Context *> contexts;
 static thread_local std::vector<Context *> stack;
 
 Guard::Guard() {
     lock.lock();
+    depth++;
 }
 Guard::~Guard() {
+    if (--depth == 0) unreach();
     lock.unlock();
 }
 
+void die(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    fprintf(stderr, "cuemu: ");
+    vfprintf(stderr, format, list);
+    fprintf(stderr, "\n");
+    _exit(2);
+}
 static long number(const char *name, long otherwise) {
     const char *s = getenv(name);
-    return s && *s ? strtol(s, nullptr, 0) : otherwise;
+    if (!s || !*s) return otherwise;
+    char *end;
+    const long n = strtol(s, &end, 0);
+    if (*end || n < 0) die("%s=%s: a number is wanted", name, s);
+    return n;
 }
+
+// uuid is a GPU's as nvidia-smi shows it.
+static std::string uuid(int number) {
+    char text[48];
+    snprintf(text, sizeof text, "GPU-6c696674-2d65-6d75-0000-0000000000%02x", number);  // "lift-emu"
+    return text;
+}
+
+// visible lists the machine's GPUs that this process sees, as the driver does: those that CUDA_VISIBLE_DEVICES names, by
+// number or by the beginning of "GPU-" and the UUID, up to the first that there is not or that it has named before.
+static std::vector<int> visible() {
+    static const char *const variable = getenv("CUDA_VISIBLE_DEVICES");
+    static const bool all = !variable;
+    static const std::string list = all ? "" : variable;  // read once
+    const long n = number("LIFT_EMU_GPUS", 1);
+    std::vector<int> numbers;
+    for (int i = 0; all && i < n; i++) numbers.push_back(i);
+    for (size_t at = 0; at < list.size();) {
+        const size_t comma = std::min(list.find(',', at), list.size());
+        const std::string name = list.substr(at, comma - at);
+        at = comma + 1;
+        char *end;
+        long i = strtol(name.c_str(), &end, 10);
+        if (name.compare(0, 4, "GPU-") == 0)
+            for (i = 0; i < n && uuid((int)i).compare(0, name.size(), name); i++) continue;
+        else if (name.empty() || *end)
+            break;
+        if (i < 0 || i >= n || std::count(numbers.begin(), numbers.end(), i)) break;
+        numbers.push_back((int)i);
+    }
+    return numbers;
+}
+static size_t count;  // of GPUs to be seen
 
 // configure reads the environment; what a device holds stays.
 static void configure() {
-    const size_t memory = number("LIFT_EMU_MEMORY", 4l << 30);
-    const long n = number("LIFT_EMU_GPUS", 1);
-    while ((long)devices.size() < n) devices.push_back({(int)devices.size(), memory});
+    const size_t memory = (size_t)number("LIFT_EMU_MEMORY", 4l << 30);
+    const std::vector<int> numbers = visible();
+    count = numbers.size();
+    for (size_t i = devices.size(); i < count; i++) devices.push_back({(int)i, numbers[i], memory});
     for (Device &d : devices) d.total = memory;
-}
-static size_t visible() {
-    return (size_t)number("LIFT_EMU_GPUS", 1);
 }
 static Device *device(int i) {
     return i >= 0 && (size_t)i < devices.size() ? &devices[i] : nullptr;
 }
 
+const std::set<Context *> &all() {
+    return contexts;
+}
 Context *current() {
     Context *c = stack.empty() ? nullptr : stack.back();
     return contexts.count(c) ? c : nullptr;
@@ -52,12 +104,7 @@ static Context *create(Device *d) {
     c->device = d;
     c->null.lane.context = c;
     c->null.blocking = true;
-    const char *fail = getenv("LIFT_EMU_FAIL");  // kernel:N
-    const char *colon = fail ? strrchr(fail, ':') : nullptr;
-    if (colon) {
-        c->failName.assign(fail, colon);
-        c->failAt = atol(colon + 1);
-    }
+    armFailure(c);
     contexts.insert(c);
     return c;
 }
@@ -88,12 +135,12 @@ API cuDeviceGetCount(int *n) {
     Guard g;
     if (devices.empty()) return NOT_INITIALIZED;
     configure();
-    *n = (int)visible();
+    *n = (int)count;
     return SUCCESS;
 }
 API cuDeviceGet(int *d, int i) {
     Guard g;
-    if (i < 0 || (size_t)i >= visible() || !device(i)) return INVALID_DEVICE;
+    if (i < 0 || (size_t)i >= count || !device(i)) return INVALID_DEVICE;
     *d = i;
     return SUCCESS;
 }
@@ -106,7 +153,7 @@ API cuDeviceGetUuid(unsigned char *id, int d) {
     if (!device(d)) return INVALID_DEVICE;
     memset(id, 0, 16);
     memcpy(id, "lift-emu", 8);
-    id[15] = (unsigned char)d;
+    id[15] = (unsigned char)device(d)->number;
     return SUCCESS;
 }
 API cuDeviceGetUuid_v2(unsigned char *id, int d) {
@@ -114,7 +161,7 @@ API cuDeviceGetUuid_v2(unsigned char *id, int d) {
 }
 API cuDeviceGetPCIBusId(char *s, int n, int d) {
     if (!device(d)) return INVALID_DEVICE;
-    snprintf(s, n, "0000:%02x:00.0", d + 1);
+    snprintf(s, n, "0000:%02x:00.0", device(d)->number + 1);
     return SUCCESS;
 }
 API cuDeviceTotalMem_v2(size_t *n, int d) {
@@ -125,7 +172,8 @@ API cuDeviceTotalMem_v2(size_t *n, int d) {
 }
 API cuDeviceComputeCapability(int *major, int *minor, int d) {
     if (!device(d)) return INVALID_DEVICE;
-    *major = 9, *minor = 0;
+    const int capability = (int)number("LIFT_EMU_CAPABILITY", 90);
+    *major = capability / 10, *minor = capability % 10;
     return SUCCESS;
 }
 API cuDeviceGetAttribute(int *v, int attribute, int d) {
@@ -150,8 +198,7 @@ API cuDeviceGetAttribute(int *v, int attribute, int d) {
         {39, 2048},                                    // threads of a multiprocessor
         {40, 2},                                       // copy engines
         {41, 1},                                       // unified addresses
-        {75, 9},                                       // compute capability
-        {76, 0},         {78, 1},                      // stream priorities
+        {78, 1},                                       // stream priorities
         {81, 228 << 10},                               // shared memory of a multiprocessor
         {82, 65536},                                   // registers of one
         {97, 227 << 10},                               // shared memory of a block, when asked for
@@ -159,8 +206,11 @@ API cuDeviceGetAttribute(int *v, int attribute, int d) {
         {111, 1 << 10},                                // shared memory that the driver takes of a block
         {115, 1},                                      // memory pools
     };
+    int capability[2];
+    cuDeviceComputeCapability(&capability[0], &capability[1], d);
+    if (attribute == 75 || attribute == 76) return *v = capability[attribute - 75], SUCCESS;
     const auto i = values.find(attribute);
-    *v = attribute == 33 ? d + 1 : i == values.end() ? 0 : i->second;  // 33: the PCI bus
+    *v = attribute == 33 ? device(d)->number + 1 : i == values.end() ? 0 : i->second;  // 33: the PCI bus
     return SUCCESS;
 }
 
@@ -244,7 +294,7 @@ API cuCtxGetDevice(int *d) {
     Guard g;
     Context *c = current();
     if (!c) return INVALID_CONTEXT;
-    *d = c->device->number;
+    *d = c->device->ordinal;
     return SUCCESS;
 }
 API cuCtxSynchronize() {

@@ -2,7 +2,7 @@
 //
 // Streams are lazy: work waits in its stream until something waits for it, and then only what that needs is run. So an
 // event that nobody waits for, or a host buffer that is used again too early, gives wrong data here though a GPU might
-// get by.
+// get by. LIFT_EMU_SHUFFLE=SEED is the other extreme: at random, pieces run that nothing waits for.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -84,6 +84,7 @@ struct Stream {
 };
 
 struct Event {
+    Context *context;
     std::shared_ptr<Mark> mark;  // nullptr: never recorded
 };
 
@@ -94,10 +95,14 @@ struct Graph {
     int mode;                       // 0: no thread may wait while it is recorded, 1: this one may not, 2: all may
     std::thread::id thread;
     bool active = true, valid = true;
+    Graph() = default;
+    Graph(const Graph &) = delete;
+    ~Graph();
 };
 
 struct Device {
-    int number;
+    int ordinal;  // in this process
+    int number;   // of the machine; CUDA_VISIBLE_DEVICES says which are seen
     size_t total, used = 0;
     Context *primary = nullptr;
     int retained = 0;
@@ -109,8 +114,8 @@ struct Context {
     std::set<Stream *> streams;
     std::set<Context *> peers;  // whose memory it may touch
     Result error = SUCCESS;     // once set, it stays
-    std::string failName;       // LIFT_EMU_FAIL: the launch that fails
-    long failAt = 0;
+    std::string failName;       // LIFT_EMU_FAIL: the kernel of which a launch fails
+    long failAt = 0;            // how many more launches it is to that one; 0: none fails
 };
 
 // A run of device memory.
@@ -118,8 +123,13 @@ struct Block {
     uintptr_t at;
     size_t size;
     Context *context;
-    void *base;  // of the mapping
+    void *base;  // of the mapping, most of which always faults
     size_t mapped;
+    bool freeing = false;                                // cuMemFreeAsync waits in a stream
+    bool cublas = false;                                 // its workspace: nobody else's
+    long closing = 1 << 17;                              // so many pages may still be closed behind a call
+    enum State { CLOSED, PARTLY, OPEN } state = CLOSED;  // its pages, for who runs in this process
+    uintptr_t data() const, end() const;                 // of those pages
 };
 
 struct Guard {  // the lock
@@ -129,11 +139,18 @@ struct Guard {  // the lock
 
 // device.cc
 extern std::deque<Device> devices;
+const std::set<Context *> &all();
 Context *current();          // the calling thread's; nullptr if none
 Result usable(Context *&c);  // the calling thread's context, or what is wrong with it
+// die ends the process: the emulator was asked for what it does not understand.
+[[noreturn]] __attribute__((format(printf, 1, 2))) void die(const char *format, ...);
+
+// module.cc
+void armFailure(Context *c);  // by LIFT_EMU_FAIL
 
 // stream.cc
-Stream *streamOf(void *handle);  // the null stream of the current context for 0, 1 and 2; nullptr if there is none such
+// streamOf is the stream of a handle, the null stream of the current context for 0, 1 and 2; nullptr if there is none.
+Stream *streamOf(void *handle);
 Result enqueue(Stream *s, std::function<Result()> run);
 Result finish(Stream *s);   // runs all that is pending in it
 Result finish(Context *c);  // in all its streams
@@ -145,20 +162,24 @@ double now();
 Result runGraph(Graph &g);
 
 // memory.cc
-const char *describe(const void *p);  // for reports; "" for the host's
+Block *find(const void *p);           // the allocation that p lies in
+const char *describe(const void *p);  // for reports: what lies there; "" for the host's
 Result allocate(Context *c, size_t n, uintptr_t &at);
 Result release(uintptr_t at);
 void releaseAll(Context *c);
-// reach lets the calling thread touch the memory that c's kernels may touch, all of it, or none; where the processor
-// has protection keys.
-void reach(Context *c);
-void reachAll();
-void reachNone();
-bool find(uintptr_t p, Block &b);  // the allocation that p lies in
-size_t freeMemory(Device *d);
+size_t freeMemory(const Device *d);
 // lies reports whether [p, p+n) is memory of that kind, and of one allocation; if not, stderr says what it is.
 enum Side { HOST, DEVICE, ANY };
 bool lies(const void *p, size_t n, Side side, const char *what);
+// touch is lies for work that runs: it opens that memory to it. reach opens what c's kernels may touch, and closes all
+// else; unreach closes all.
+bool touch(const void *p, size_t n, Side side, const char *what);
+void reach(Context *c);
+void unreach();
+bool intact();  // whether nothing was written between the allocations that are open; if not, stderr says where
+
+// copy.cc
+size_t pinnedAround(const void *p, uintptr_t &at);  // the size of the pinned memory that p lies in; 0 if it does not
 
 }  // namespace emu
 

@@ -5,6 +5,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <ucontext.h>
+#ifdef CUEMU_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace cuemu {
 
@@ -28,7 +31,7 @@ static void abandonFrom(void *context) {
 static void handle(int sig, siginfo_t *info, void *context) {
     const Stack *s = running();
     if (!s || !pthread_equal(runner, pthread_self())) {
-        if (sig == SIGSEGV && info->si_code == 4)  // SEGV_PKUERR
+        if (sig == SIGSEGV && info->si_code == SEGV_ACCERR && *about(info->si_addr))
             fprintf(stderr, "cuemu: host code touches device memory at %p%s\n", info->si_addr, about(info->si_addr));
         const struct sigaction &old = before[sig == SIGBUS];
         if (old.sa_flags & SA_SIGINFO) return old.sa_sigaction(sig, info, context);
@@ -44,6 +47,16 @@ static void handle(int sig, siginfo_t *info, void *context) {
     abandonFrom(context);
 }
 
+#ifdef CUEMU_ASAN
+// reported adds to AddressSanitizer's report. The kernel goes on (halt_on_error=0), and fails at its end.
+static void reported(const char *) {
+    if (!running()) return;
+    const void *at = __asan_get_report_address();
+    fprintf(stderr, "cuemu: AddressSanitizer: illegal address %p%s\n  in %s\n", at, about(at), where());
+    spoil();
+}
+#endif
+
 void catchFaults() {
     static bool done;
     if (done && pthread_equal(runner, pthread_self())) return;
@@ -57,6 +70,9 @@ void catchFaults() {
     }
     if (done) return;
     done = true;
+#ifdef CUEMU_ASAN
+    __asan_set_error_report_callback(reported);
+#endif
     struct sigaction a = {};
     a.sa_sigaction = handle;
     a.sa_flags = SA_SIGINFO | SA_ONSTACK;

@@ -103,6 +103,9 @@ static void switchTo(Stack *to) {
     abandon();
 }
 
+void spoil() {
+    ok = false;
+}
 void abandon() {
     ok = false;
     previous = stack, stack = &own;

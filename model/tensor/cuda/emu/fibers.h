@@ -40,6 +40,7 @@ const char *where();
 const Stack *running();  // the stack of the thread that runs; nullptr outside run
 // abandon ends run from within a fiber, which never goes on.
 [[noreturn]] void abandon();
+void spoil();  // run goes on, and says that it failed
 // catchFaults turns a fault in a kernel into a report and abandon; other faults go where they went before.
 void catchFaults();
 void *landing();  // the stack pointer that abandon goes on with

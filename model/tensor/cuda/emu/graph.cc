@@ -10,6 +10,14 @@ struct Handle {
 };
 static std::set<std::shared_ptr<Graph>> recording;
 
+// What events that were last recorded in the graph are left with: none may wait for them.
+static struct Gone : Graph {
+    Gone() { active = false; }
+} gone;
+Graph::~Graph() {
+    for (auto &m : marks) m->graph = &gone, m->lane = nullptr;
+}
+
 Result mayWait(Stream *s) {
     Result e = SUCCESS;
     for (const auto &g : recording) {
@@ -48,6 +56,7 @@ API cuStreamBeginCapture_v2(void *handle, int mode) {
     Context *c;
     if (const Result e = usable(c)) return e;
     Stream *s = streamOf(handle);
+    if (!s) return INVALID_HANDLE;
     if (s == &c->null) return CAPTURE_UNSUPPORTED;
     if (s->capture || mode < 0 || mode > 2) return INVALID_VALUE;
     auto graph = std::make_shared<Graph>();
@@ -63,7 +72,7 @@ API cuStreamBeginCapture_v2(void *handle, int mode) {
 API cuStreamEndCapture(void *handle, Handle **out) {
     Guard g;
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     *out = nullptr;
     if (!s->capture) return INVALID_VALUE;
     if (s->captured != &s->capture->lanes[0]) return CAPTURE_UNMATCHED;
@@ -82,7 +91,7 @@ API cuStreamEndCapture(void *handle, Handle **out) {
 API cuStreamIsCapturing(void *handle, int *status) {
     Guard g;
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     *status = !s->capture ? 0 : s->capture->valid ? 1 : 2;
     return SUCCESS;
 }
@@ -90,7 +99,7 @@ API cuStreamGetCaptureInfo_v2(void *handle, int *status, uint64_t *id, void **gr
                               size_t *n) {
     Guard g;
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     *status = !s->capture ? 0 : s->capture->valid ? 1 : 2;
     if (id) *id = (uint64_t)(uintptr_t)s->capture;
     if (graph) *graph = nullptr;
@@ -118,7 +127,7 @@ API cuGraphUpload(Handle *, void *) {
 API cuGraphLaunch(Handle *exec, void *handle) {
     Guard g;
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     if (!exec) return INVALID_VALUE;
     return enqueue(s, [graph = exec->graph] { return runGraph(*graph); });
 }

@@ -8,11 +8,14 @@ src=$1 obj=$2
 shift 2
 base=${obj%.o}
 src=$(cd "$(dirname "$src")" && pwd)/$(basename "$src")
-"$@" -E -x c++ "$src" | tr '\n' ' ' | grep -oE '__global__ +[^({;]*(__launch_bounds__ *\([^()]*\))?[^({;]*\(' |
-    sed -nE 's/^__global__ +(void +)?__launch_bounds__ *\(([^()]*)\) *(void +)?([A-Za-z0-9_]+) *\($/\4, \2/p
-             s/^__global__ +void +([A-Za-z0-9_]+) *\($/\1/p' |
-    sed 's/.*/CUEMU_KERNEL(&)/' >"$base.rows" || true
+"$@" -E -x c++ "$src" | tr '\n' ' ' | sed 's/__global__/\n&/g' | sed 1d >"$base.entries"
+sed -nE 's/^__global__ +(void +)?__launch_bounds__ *\(([^()]*)\) *(void +)?([A-Za-z0-9_]+) *\(.*/CUEMU_KERNEL(\4, \2)/p
+         s/^__global__ +void +([A-Za-z0-9_]+) *\(.*/CUEMU_KERNEL(\1)/p' "$base.entries" >"$base.rows"
+if [ "$(grep -c . "$base.rows")" != "$(grep -c . "$base.entries")" ]; then
+    echo "$src: a kernel is not of the form  __global__ void [__launch_bounds__(...)] NAME(" >&2
+    exit 1
+fi
 printf '#include "%s"\n' "$src" | cat - "$base.rows" >"$base.cc"
-"$@" -E -MMD -MT "$obj" -MF "$base.d" "$base.cc" |
+"$@" -E -MMD -MP -MT "$obj" -MF "$base.d" "$base.cc" |
     sed -E 's/extern +__shared__/extern/; s/__shared__/static/g; s/__global__//g; s/__launch_bounds__ *\([^()]*\)//g' >"$base.ii"
 "$@" -fpreprocessed -x c++-cpp-output -c "$base.ii" -o "$obj"

@@ -1,5 +1,6 @@
 // Modules and launches. A module's text is looked at, but what runs are the kernels that g++ compiled.
 #include "driver.h"
+#include <stdarg.h>
 #include <stdlib.h>
 
 namespace emu {
@@ -59,20 +60,42 @@ static Result check(const char *text, std::string &why) {
     return SUCCESS;
 }
 
-// fails tells whether LIFT_EMU_FAIL names this launch.
+// means reports whether a kernel is meant by a name: its own, or one that leaves out the type, _f32 or _bf16.
+static bool means(const std::string &name, const std::string &kernel) {
+    return name == "*" || kernel == name || kernel == name + "_f32" || kernel == name + "_bf16";
+}
+void armFailure(Context *c) {
+    const char *fail = getenv("LIFT_EMU_FAIL");
+    if (!fail || !*fail) return;
+    const char *colon = strrchr(fail, ':');
+    char *end = nullptr;
+    c->failAt = colon ? strtol(colon + 1, &end, 10) : 0;
+    if (c->failAt < 1 || *end) die("LIFT_EMU_FAIL=%s: KERNEL:N is wanted, N from 1 on", fail);
+    c->failName.assign(fail, colon);
+    std::string near;
+    for (const cuemu::Kernel *k = kernels; k; k = k->next) {
+        if (means(c->failName, k->name)) return;
+        if (!strncmp(k->name, c->failName.c_str(), 4)) near += std::string(near.empty() ? ": there are " : ", ") + k->name;
+    }
+    die("LIFT_EMU_FAIL=%s: no kernel has that name%s", fail, near.c_str());
+}
+// fails tells whether LIFT_EMU_FAIL means this launch.
 static bool fails(Context *c, const char *name) {
-    if (!c->failAt || (c->failName != "*" && c->failName != "any" && c->failName != name) || --c->failAt) return false;
-    fprintf(stderr, "cuemu: GPU %d: %s fails, as LIFT_EMU_FAIL says\n", c->device->number, name);
+    if (!c->failAt || !means(c->failName, name) || --c->failAt) return false;
+    fprintf(stderr, "cuemu: GPU %d: %s fails, as LIFT_EMU_FAIL says\n", c->device->ordinal, name);
     return true;
 }
 
 static Result launch(Context *c, const cuemu::Launch &l) {
     if (fails(c, l.kernel->name)) return ILLEGAL_ADDRESS;
     reach(c);
-    const bool ok = cuemu::run(l);
-    reachAll();
+    bool ok = cuemu::run(l);
+    if (ok && !intact()) {
+        ok = false;
+        fprintf(stderr, "  by kernel %s\n", l.kernel->name);
+    }
     if (ok) return SUCCESS;
-    fprintf(stderr, "  on GPU %d\n", c->device->number);
+    fprintf(stderr, "  on GPU %d\n", c->device->ordinal);
     return ILLEGAL_ADDRESS;
 }
 
@@ -161,6 +184,15 @@ API cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, Function *, int threads,
     return SUCCESS;
 }
 
+// refuse says why a launch cannot be.
+__attribute__((format(printf, 3, 4))) static Result refuse(const cuemu::Kernel *k, Result r, const char *why, ...) {
+    va_list list;
+    va_start(list, why);
+    fprintf(stderr, "cuemu: launch of %s: ", k->name);
+    vfprintf(stderr, why, list);
+    fprintf(stderr, "\n");
+    return r;
+}
 API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void *handle, void **params, void **extra) {
     Guard g;
@@ -170,12 +202,21 @@ API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned 
     if (!f) return INVALID_HANDLE;
     const cuemu::Kernel *k = f->kernel;
     if (extra) return NOT_SUPPORTED;
-    if (f->module->context != c || s->lane.context != c) return INVALID_HANDLE;
-    if (!gx || !gy || !gz || gx > 0x7fffffff || gy > 65535 || gz > 65535) return INVALID_VALUE;
+    if (!s) return INVALID_HANDLE;
+    if (f->module->context != c || s->lane.context != c)
+        return refuse(k, INVALID_HANDLE, "the current context is that of GPU %d, its module's of GPU %d, the stream's of GPU %d",
+                      c->device->ordinal, f->module->context->device->ordinal, s->lane.context->device->ordinal);
+    if (!gx || !gy || !gz || gx > 0x7fffffff || gy > 65535 || gz > 65535)
+        return refuse(k, INVALID_VALUE, "a grid of %u x %u x %u blocks", gx, gy, gz);
     if (!bx || !by || !bz || bx > 1024 || by > 1024 || bz > 64 || bx * by * bz > cuemu::maxThreads)
-        return INVALID_VALUE;
-    if (bx * by * bz > k->maxThreads) return LAUNCH_OUT_OF_RESOURCES;
-    if (shared > f->maxDynamic) return INVALID_VALUE;
+        return refuse(k, INVALID_VALUE, "a block of %u x %u x %u threads; the most is %u", bx, by, bz,
+                      cuemu::maxThreads);
+    if (bx * by * bz > k->maxThreads)
+        return refuse(k, LAUNCH_OUT_OF_RESOURCES, "a block of %u threads; its __launch_bounds__ say %u", bx * by * bz,
+                      k->maxThreads);
+    if (shared > f->maxDynamic)
+        return refuse(k, INVALID_VALUE, "%u bytes of dynamic shared memory; cuFuncSetAttribute has allowed %zu", shared,
+                      f->maxDynamic);
     // The arguments are copied now, each to its own 16 bytes or more.
     auto bytes = std::make_shared<std::vector<char>>();
     std::vector<size_t> at;

@@ -1,5 +1,6 @@
 // Streams and the order in which what waits in them is run.
 #include "driver.h"
+#include <stdlib.h>
 #include <time.h>
 
 namespace emu {
@@ -24,17 +25,42 @@ static void step(Lane &l, bool keep) {
     if (op.run && !c->error) c->error = op.run();
     if (op.mark) op.mark->done = true, op.mark->time = now();
 }
+
+// random is below n: with LIFT_EMU_SHUFFLE, which seeds it, not always 0.
+static size_t random(size_t n) {
+    static const char *const seed = getenv("LIFT_EMU_SHUFFLE");
+    static const bool on = seed && *seed;
+    static uint64_t state = on ? strtoull(seed, nullptr, 0) : 0;
+    if (!on) return 0;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (size_t)((state >> 33) % n);
+}
+// stray runs pieces that nobody waits for, one time in two: a GPU may be ahead of those who wait for it.
+static void stray() {
+    while (random(2)) {
+        std::vector<Lane *> busy;
+        for (Context *c : all()) {
+            if (!c->null.lane.idle()) busy.push_back(&c->null.lane);
+            for (Stream *s : c->streams)
+                if (!s->lane.idle()) busy.push_back(&s->lane);
+        }
+        if (busy.empty()) return;
+        step(*busy[random(busy.size())], false);
+    }
+}
+
 Result finish(Mark &m) {
     while (!m.done) step(*m.lane, m.graph != nullptr);
     return m.lane->context->error;
 }
 Result finish(Stream *s) {
-    while (!s->lane.idle()) step(s->lane, false);
+    for (stray(); !s->lane.idle(); stray()) step(s->lane, false);
     return s->lane.context->error;
 }
 // The stream whose work came last goes first: nothing but an event says otherwise.
 Result finish(Context *c) {
     for (;;) {
+        stray();
         Stream *last = c->null.lane.idle() ? nullptr : &c->null;
         for (Stream *s : c->streams)
             if (!s->lane.idle() && (!last || s->lane.since > last->lane.since)) last = s;
@@ -45,7 +71,10 @@ Result finish(Context *c) {
 Result runGraph(Graph &g) {
     for (auto &m : g.marks) m->done = false;
     for (Lane &l : g.lanes) l.next = 0;
-    while (!g.lanes[0].idle()) step(g.lanes[0], true);
+    while (!g.lanes[0].idle()) {
+        Lane &l = g.lanes[random(g.lanes.size())];
+        if (!l.idle()) step(l, true);
+    }
     return g.lanes[0].context->error;
 }
 
@@ -53,7 +82,16 @@ Stream *streamOf(void *handle) {
     Context *c = current();
     if (!c) return nullptr;
     if ((uintptr_t)handle <= 2) return &c->null;
-    return (Stream *)handle;
+    for (Context *o : all())
+        if (o->streams.count((Stream *)handle)) return (Stream *)handle;
+    fprintf(stderr, "cuemu: %p is no stream, or was destroyed before\n", handle);
+    return nullptr;
+}
+static std::set<Event *> events;
+static bool is(Event *e) {
+    if (events.count(e)) return true;
+    fprintf(stderr, "cuemu: %p is no event, or was destroyed before\n", (void *)e);
+    return false;
 }
 
 static std::shared_ptr<Mark> append(Lane &l, Op op) {
@@ -120,10 +158,9 @@ API cuStreamCreateWithPriority(Stream **s, unsigned flags, int) {
 }
 API cuStreamDestroy_v2(Stream *s) {
     Guard g;
-    if (!s) return INVALID_HANDLE;
-    Context *c = s->lane.context;
-    if (!c->streams.erase(s)) return INVALID_HANDLE;
+    if (!s || streamOf(s) != s) return INVALID_HANDLE;
     finish(s);
+    s->lane.context->streams.erase(s);
     delete s;
     return SUCCESS;
 }
@@ -131,9 +168,11 @@ API cuStreamSynchronize(void *handle) {
     Guard g;
     Context *c;
     Result e = usable(c);
+    if (e) return e;
     Stream *s = streamOf(handle);
-    if (e || (e = mayWait(s))) return e;
-    return finish(s);
+    if (!s) return INVALID_HANDLE;
+    e = mayWait(s);
+    return e ? e : finish(s);
 }
 API cuStreamQuery(void *handle) {
     return cuStreamSynchronize(handle);
@@ -141,7 +180,7 @@ API cuStreamQuery(void *handle) {
 API cuStreamGetFlags(void *handle, unsigned *f) {
     Guard g;
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     *f = !s->blocking;
     return SUCCESS;
 }
@@ -152,14 +191,14 @@ API cuStreamGetPriority(void *, int *p) {
 API cuStreamGetCtx(void *handle, Context **c) {
     Guard g;
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     *c = s->lane.context;
     return SUCCESS;
 }
 API cuLaunchHostFunc(void *handle, void (*f)(void *), void *data) {
     Guard g;
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s) return INVALID_HANDLE;
     return enqueue(s, [=] { return f(data), SUCCESS; });
 }
 
@@ -167,19 +206,27 @@ API cuEventCreate(Event **e, unsigned) {
     Guard g;
     Context *c;
     if (const Result r = usable(c)) return r;
-    *e = new Event{};
+    *e = new Event{c, nullptr};
+    events.insert(*e);
     return SUCCESS;
 }
 API cuEventDestroy_v2(Event *e) {
     Guard g;
+    if (!is(e)) return INVALID_HANDLE;
+    events.erase(e);
     delete e;
     return SUCCESS;
 }
 API cuEventRecord(Event *e, void *handle) {
     Guard g;
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s || !is(e)) return INVALID_HANDLE;
     if (s->lane.context->error) return s->lane.context->error;
+    if (e->context != s->lane.context) {
+        fprintf(stderr, "cuemu: cuEventRecord: the event is of GPU %d, the stream of GPU %d\n", e->context->device->ordinal,
+                s->lane.context->device->ordinal);
+        return INVALID_HANDLE;
+    }
     if (s->capture && !s->capture->valid) return CAPTURE_INVALIDATED;
     if (!s->capture) joinNull(s);
     e->mark = mark(s->capture ? *s->captured : s->lane, s->capture);
@@ -191,7 +238,7 @@ API cuEventRecordWithFlags(Event *e, void *handle, unsigned) {
 API cuStreamWaitEvent(void *handle, Event *e, unsigned) {
     Guard g;
     Stream *s = streamOf(handle);
-    if (!s) return INVALID_CONTEXT;
+    if (!s || !is(e)) return INVALID_HANDLE;
     if (s->lane.context->error) return s->lane.context->error;
     if (!e->mark) return SUCCESS;
     Graph *graph = e->mark->graph;
@@ -211,6 +258,7 @@ API cuStreamWaitEvent(void *handle, Event *e, unsigned) {
 }
 API cuEventSynchronize(Event *e) {
     Guard g;
+    if (!is(e)) return INVALID_HANDLE;
     if (!e->mark) return SUCCESS;
     if (e->mark->graph) return CAPTURED_EVENT;
     if (const Result r = mayWait()) return r;
@@ -223,7 +271,7 @@ API cuEventQuery(Event *e) {
 }
 API cuEventElapsedTime(float *ms, Event *a, Event *b) {
     Guard g;
-    if (!a->mark || !b->mark || a->mark->graph || b->mark->graph) return INVALID_HANDLE;
+    if (!is(a) || !is(b) || !a->mark || !b->mark || a->mark->graph || b->mark->graph) return INVALID_HANDLE;
     if (!a->mark->done || !b->mark->done) return NOT_READY;
     *ms = (float)(1e3 * (b->mark->time - a->mark->time));
     return SUCCESS;

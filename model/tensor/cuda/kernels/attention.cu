@@ -6,6 +6,14 @@
 // the one side (queries; in the backward of k and v, keys) and walks over the other side, 64 rows at a time. Grid:
 // (tiles of rows, H, B). Thread (y, x) of 16 x 16 has the rows 4 y to 4 y + 3 of a tile, and of the scores the columns
 // x, x + 16, ...
+//
+// The online softmax: Milakov and Gimelshein, Online normalizer calculation for softmax (2018). Forward and backward
+// that keep no T x T matrix: Dao et al., FlashAttention (2022), and Dao, FlashAttention-2 (2023), of which the order of
+// loops is: a block owns rows of what it writes, so that nothing is added across blocks.
+//
+// launch: attention threads=256 shared=52224
+// launch: attention_dq threads=256 shared=69632
+// launch: attention_dkv threads=256 shared=69632
 #include "lift.cuh"
 
 extern __shared__ __align__(16) char smem[];
@@ -49,10 +57,10 @@ __device__ __forceinline__ void dots(float (&s)[4][4], const float *a, const flo
         for (int i = 0; i < 4; i++)
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                s[i][j] += u[i].x * v[j].x;
-                s[i][j] += u[i].y * v[j].y;
-                s[i][j] += u[i].z * v[j].z;
-                s[i][j] += u[i].w * v[j].w;
+                s[i][j] = fmaf(u[i].x, v[j].x, s[i][j]);
+                s[i][j] = fmaf(u[i].y, v[j].y, s[i][j]);
+                s[i][j] = fmaf(u[i].z, v[j].z, s[i][j]);
+                s[i][j] = fmaf(u[i].w, v[j].w, s[i][j]);
             }
     }
 }
@@ -82,10 +90,10 @@ struct Sums {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const float a = p[(4 * y + i) * LDP + j];
-                    v[i][m].x += a * w.x;
-                    v[i][m].y += a * w.y;
-                    v[i][m].z += a * w.z;
-                    v[i][m].w += a * w.w;
+                    v[i][m].x = fmaf(a, w.x, v[i][m].x);
+                    v[i][m].y = fmaf(a, w.y, v[i][m].y);
+                    v[i][m].z = fmaf(a, w.z, v[i][m].z);
+                    v[i][m].w = fmaf(a, w.w, v[i][m].w);
                 }
             }
         }
@@ -173,7 +181,7 @@ __device__ __forceinline__ void attention(T *out, float *stats, const T *q, cons
                 add += s[i][j];
             }
             const float shrink = expf(top[i] - t);
-            sum[i] = sum[i] * shrink + row_sum(add);
+            sum[i] = fmaf(sum[i], shrink, row_sum(add));
             o.scale(i, shrink);
             top[i] = t;
         }
@@ -222,7 +230,8 @@ __device__ __forceinline__ void attention_dq(T *dq, float *delta, const T *dout,
     for (int i = 0; i < 4; i++) {
         const int row = q0 + 4 * y + i, at = min(row, Tq - 1);
         float sum = 0.0f;
-        for (int j = x; j < dh; j += 16) sum += g[(4 * y + i) * ld(dh) + j] * to_float(out[(int64_t)at * ldo + j]);
+        for (int j = x; j < dh; j += 16)
+            sum = fmaf(g[(4 * y + i) * ld(dh) + j], to_float(out[(int64_t)at * ldo + j]), sum);
         mean[i] = row_sum(sum);
         top[i] = stats[2 * at];
         inv[i] = stats[2 * at + 1];
@@ -244,7 +253,7 @@ __device__ __forceinline__ void attention_dq(T *dq, float *delta, const T *dout,
 #pragma unroll
         for (int i = 0; i < 4; i++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) ds[i][j] = expf(s[i][j] * c - top[i]) * inv[i] * (ds[i][j] - mean[i]);
+            for (int j = 0; j < 4; j++) ds[i][j] = expf(fmaf(s[i][j], c, -top[i])) * inv[i] * (ds[i][j] - mean[i]);
         put(p, ds);
         __syncthreads();
         o.add(p, kv, min(N, Tk - from), dh);
@@ -291,7 +300,7 @@ __device__ __forceinline__ void attention_dkv(T *dk, T *dv, const T *dout, const
             const float top = stats[2 * col], inv = stats[2 * col + 1], mean = delta[col];
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                s[i][j] = expf(s[i][j] * c - top) * inv;
+                s[i][j] = expf(fmaf(s[i][j], c, -top)) * inv;
                 ds[i][j] = s[i][j] * (ds[i][j] - mean);
             }
         }

@@ -7,7 +7,14 @@
 // from two buffers: while one is worked on, the other is being filled. Grid: (tiles of rows, H, B).
 //
 // A product's left side is in registers: rows loaded once, or the probabilities just computed. Exponents are of two:
-// e^(c s) = 2^(c2 s) with c2 = c log2 e.
+// e^(c s) = 2^(c2 s) with c2 = c log2 e. The papers are those that attention.cu names.
+//
+// launch: attention_mma64 threads=128 shared=55296
+// launch: attention_dq_mma64 threads=128 shared=73728
+// launch: attention_dkv_mma64 threads=128 shared=55808
+// launch: attention_mma80 threads=128 shared=45056
+// launch: attention_dq_mma80 threads=128 shared=56320
+// launch: attention_dkv_mma80 threads=128 shared=45568
 #include "tensorcore.cuh"
 
 extern __shared__ __align__(16) char smem[];
@@ -238,10 +245,10 @@ struct Online {
                 for (int j = 0; j < N / 8; j++)
 #pragma unroll
                     for (int i = 2 * h; i < 2 * h + 2; i++) {
-                        s[m][j][i] = exp2_near(s[m][j][i] * c2 - from);
+                        s[m][j][i] = exp2_near(fmaf(s[m][j][i], c2, -from));
                         add += s[m][j][i];
                     }
-                sum[m][h] = sum[m][h] * shrink + add;
+                sum[m][h] = fmaf(sum[m][h], shrink, add);
 #pragma unroll
                 for (int j = 0; j < D / 8; j++) {
                     o[m][j][2 * h] *= shrink;
@@ -369,15 +376,15 @@ __device__ __forceinline__ void attention_dq(bf16 *dq, float2 *terms, const bf16
                     ldmatrix(of, shared(os + mine * tile::LD) + tile::left() + tile::at(16 * m, 16 * kk));
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
-                        delta[m][i % 2] += low(gf[m][kk][i]) * low(of[i]);
-                        delta[m][i % 2] += high(gf[m][kk][i]) * high(of[i]);
+                        delta[m][i % 2] = fmaf(low(gf[m][kk][i]), low(of[i]), delta[m][i % 2]);
+                        delta[m][i % 2] = fmaf(high(gf[m][kk][i]), high(of[i]), delta[m][i % 2]);
                     }
                 }
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     delta[m][h] = quad_sum(delta[m][h]);
                     const int row = q0 + mine + 16 * m + 8 * h + l / 4;
-                    level[m][h] = row < Tq ? stats[2 * row] * LOG2E - log2f(stats[2 * row + 1]) : 0.0f;
+                    level[m][h] = row < Tq ? fmaf(stats[2 * row], LOG2E, -log2f(stats[2 * row + 1])) : 0.0f;
                     if (l % 4 == 0 && row < Tq) terms[row] = float2{level[m][h], delta[m][h]};
                 }
             }
@@ -399,7 +406,7 @@ __device__ __forceinline__ void attention_dq(bf16 *dq, float2 *terms, const bf16
 #pragma unroll
             for (int j = 0; j < N / 8; j++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) ds[m][j][i] *= exp2_near(s[m][j][i] * c2 - level[m][i / 2]);
+                for (int i = 0; i < 4; i++) ds[m][j][i] *= exp2_near(fmaf(s[m][j][i], c2, -level[m][i / 2]));
         by_columns<D, M, N>(sum, ds, ks, N);
     }
     if (!works) return;
@@ -460,7 +467,7 @@ __device__ __forceinline__ void attention_dkv(bf16 *dk, bf16 *dv, const bf16 *do
                 const float2 term = column[8 * j + i % 2];
 #pragma unroll
                 for (int m = 0; m < M; m++) {
-                    p[m][j][i] = exp2_near(p[m][j][i] * c2 - term.x);
+                    p[m][j][i] = exp2_near(fmaf(p[m][j][i], c2, -term.x));
                     ds[m][j][i] = -term.y;
                 }
             }

@@ -81,7 +81,7 @@ COPY(copy_bf16_bf16, bf16, bf16, 8)
     KERNEL add_scaled_##suffix(T *y, const T *a, const T *b, const float *s, int64_t n) { \
         const float c = *s;                                                               \
         if (a != 0)                                                                       \
-            map2(y, a, b, n, [=](float v, float w) { return v + c * w; });                \
+            map2(y, a, b, n, [=](float v, float w) { return fmaf(c, w, v); });            \
         else                                                                              \
             map<PACK<T>>(y, b, n, [=](float w) { return c * w; });                        \
     }                                                                                     \
@@ -106,7 +106,7 @@ __device__ __forceinline__ void dot_share(float (&sum)[N], const T *a, const T *
         load(v, a + i, n - i, vector);
         load(w, b + i, n - i, vector);
 #pragma unroll
-        for (int k = 0; k < N; k++) sum[k] += v[k] * w[k];
+        for (int k = 0; k < N; k++) sum[k] = fmaf(v[k], w[k], sum[k]);
     }
 }
 // parts[block] = the block's share of the sum of a[n] b[n].
@@ -204,7 +204,7 @@ __device__ __forceinline__ void scale_shift_share(T *__restrict__ y, const tile<
         float v[N];
         load(v, x + row * D + t.col, t.n, vector);
 #pragma unroll
-        for (int k = 0; k < N; k++) v[k] = v[k] * scale[k] + shift[k];
+        for (int k = 0; k < N; k++) v[k] = fmaf(v[k], scale[k], shift[k]);
         store(y + row * D + t.col, v, t.n, vector);
     }
 }
@@ -235,7 +235,7 @@ __device__ __forceinline__ void scale_shift_backward_share(T *dx, float (&dscale
         if (x != 0) load(v, x + at, t.n, vector);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            dscale[k] += g[k] * v[k];
+            dscale[k] = fmaf(g[k], v[k], dscale[k]);
             dshift[k] += g[k];
             g[k] *= scale[k];
         }

@@ -33,7 +33,7 @@ __device__ __forceinline__ float block_max(float x) {
 // weight[label]; f(l) is l, or (1 - e^-l)^2 l with focal. dlogits[M, C] = scale[0] * the derivative. dlogits, adjust,
 // margin and weight may be NULL. A block has a row. What the row's own class adds is kept apart from the rest, so that
 // 1 - p is no difference.
-extern "C" __global__ void __launch_bounds__(512)
+extern "C" __global__ void __launch_bounds__(512, 2)
     softmax_cross_entropy(double *losses, float *dlogits, const float *logits, const int *labels, const float *adjust,
                           const float *margin, const float *weight, bool focal, int C, const float *scale) {
     __shared__ float slope[2];

@@ -88,7 +88,8 @@ __device__ __forceinline__ void sampled_product(float *s, const T *a, const T *b
                     float x[4], y[4];
                     unpack(x, u, T());
                     unpack(y, v, T());
-                    sum[q] += x[0] * y[0] + x[1] * y[1] + x[2] * y[2] + x[3] * y[3];
+#pragma unroll
+                    for (int r = 0; r < 4; r++) sum[q] = fmaf(x[r], y[r], sum[q]);
                 }
             }
         }

@@ -1,5 +1,8 @@
-// LayerNorm and row normalisation. M rows of D values; sums in float, statistics in two passes over a row that stays in
-// registers: the mean, then the squares of the differences.
+// LayerNorm (Ba et al., 2016) and row normalisation. M rows of D values, each read once from memory and written once;
+// sums in float, statistics in two passes over a row that stays in registers: the mean, then the squares of the
+// differences.
+//
+// launch: layer_norm_backward threads=128
 #include "pack.cuh"
 
 // row_sums gives every thread the sums of v over the warps of its row, in their order: the block's, or the own one when
@@ -47,7 +50,7 @@ __device__ __forceinline__ void layer_norm_row(T *y, float *stats, const T *x, c
 #pragma unroll
         for (int j = 0; j < N; j++) {
             v[k][j] -= mean;
-            sum[0] += j < n ? v[k][j] * v[k][j] : 0.0f;
+            sum[0] = j < n ? fmaf(v[k][j], v[k][j], sum[0]) : sum[0];
         }
     }
     row_sums(sum, warps, 1);
@@ -60,7 +63,7 @@ __device__ __forceinline__ void layer_norm_row(T *y, float *stats, const T *x, c
         load(g, gain + i, D - i, vector);
         load(b, bias + i, D - i, vector);
 #pragma unroll
-        for (int j = 0; j < N; j++) v[k][j] = v[k][j] * rstd * g[j] + b[j];
+        for (int j = 0; j < N; j++) v[k][j] = fmaf(v[k][j] * rstd, g[j], b[j]);
         store(y + i, v[k], D - i, vector);
     }
     if (stats != 0 && t == 0) {
@@ -111,11 +114,11 @@ __device__ __forceinline__ void layer_norm_backward_rows(T *dx, float *dgain, fl
 #pragma unroll
             for (int j = 0; j < N; j++) {
                 h[k][j] = (h[k][j] - mean) * rstd;  // beyond D it meets g = 0
-                sg[k][j] += g[k][j] * h[k][j];
+                sg[k][j] = fmaf(g[k][j], h[k][j], sg[k][j]);
                 sb[k][j] += g[k][j];
                 g[k][j] *= w[k][j];
                 sum[0] += g[k][j];
-                sum[1] += g[k][j] * h[k][j];
+                sum[1] = fmaf(g[k][j], h[k][j], sum[1]);
             }
         }
         if (dx == 0) continue;
@@ -128,7 +131,7 @@ __device__ __forceinline__ void layer_norm_backward_rows(T *dx, float *dgain, fl
             float d[N] = {};
             if (acc) load(d, dx + row * D + i, D - i, vector);
 #pragma unroll
-            for (int j = 0; j < N; j++) d[j] += (g[k][j] - mg - h[k][j] * mgh) * rstd;
+            for (int j = 0; j < N; j++) d[j] = fmaf(fmaf(-h[k][j], mgh, g[k][j] - mg), rstd, d[j]);
             store(dx + row * D + i, d, D - i, vector);
         }
     }
@@ -149,7 +152,7 @@ __device__ __forceinline__ void layer_norm_backward(T *dx, float *dgain, float *
         layer_norm_backward_rows(dx, dgain, dbias, dy, x, gain, stats, M, D, acc, no());
 }
 #define LAYER_NORM(T, suffix)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(128, 6)                                                            \
+    extern "C" __global__ void __launch_bounds__(128, 5)                                                            \
         layer_norm_##suffix(T *y, float *stats, const T *x, const float *gain, const float *bias, int64_t M, int D, \
                             float eps, int warps) {                                                                 \
         layer_norm(y, stats, x, gain, bias, M, D, eps, warps);                                                      \
@@ -176,7 +179,7 @@ __device__ __forceinline__ void normalize_rows(T *y, float *norms, const T *x, i
         float v[N];
         load(v, x + i, D - i, vector);
 #pragma unroll
-        for (int j = 0; j < N; j++) sum[0] += v[j] * v[j];
+        for (int j = 0; j < N; j++) sum[0] = fmaf(v[j], v[j], sum[0]);
     }
     row_sums(sum, blockDim.x >> 5, 0);
     const float root = sqrtf(sum[0]), norm = root < eps ? eps : root;  // NaN stays NaN
@@ -209,7 +212,7 @@ __device__ __forceinline__ void normalize_rows_backward(T *dx, const T *dy, cons
             load(g, dy + i, D - i, vector);
             load(v, y + i, D - i, vector);
 #pragma unroll
-            for (int j = 0; j < N; j++) along[0] += g[j] * v[j];
+            for (int j = 0; j < N; j++) along[0] = fmaf(g[j], v[j], along[0]);
         }
         row_sums(along, blockDim.x >> 5, 0);
     }
@@ -219,7 +222,7 @@ __device__ __forceinline__ void normalize_rows_backward(T *dx, const T *dy, cons
         load(g, dy + i, D - i, vector);
         load(v, y + i, D - i, vector);
 #pragma unroll
-        for (int j = 0; j < N; j++) g[j] = (g[j] - v[j] * along[0]) * r;
+        for (int j = 0; j < N; j++) g[j] = fmaf(-v[j], along[0], g[j]) * r;
         store(dx + i, g, D - i, vector);
     }
 }

@@ -55,16 +55,6 @@ __device__ __forceinline__ void unpack(float (&v)[N], const words<2 * N> &r, bf1
     }
 }
 
-// bf16_pair rounds two floats as from_float does; the lower half is the first.
-__device__ __forceinline__ uint32_t bf16_pair(float lo, float hi) {
-#ifdef __CUDACC_RTC__
-    uint32_t r;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-    return r;
-#else
-    return from_float<bf16>(lo).bits | (uint32_t)from_float<bf16>(hi).bits << 16;
-#endif
-}
 template <int N>
 __device__ __forceinline__ words<4 * N> packed(const float (&v)[N], float) {
     words<4 * N> r;
@@ -76,7 +66,7 @@ template <int N>
 __device__ __forceinline__ words<2 * N> packed(const float (&v)[N], bf16) {
     words<2 * N> r;
 #pragma unroll
-    for (int k = 0; k < N; k += 2) r.w[k / 2] = bf16_pair(v[k], v[k + 1]);
+    for (int k = 0; k < N; k += 2) r.w[k / 2] = pack_bf16(v[k], v[k + 1]);
     return r;
 }
 
@@ -98,8 +88,9 @@ __device__ __forceinline__ void load(float (&v)[N], const T *p, int64_t n, B vec
         r.get(p);
         unpack(v, r, T());
     } else {
+        const int m = n < N ? (int)n : N;
 #pragma unroll
-        for (int k = 0; k < N; k++) v[k] = k < n ? to_float(p[k]) : 0.0f;
+        for (int k = 0; k < N; k++) v[k] = k < m ? to_float(p[k]) : 0.0f;
     }
 }
 // store is load's inverse; what is not there is not touched.
@@ -108,9 +99,10 @@ __device__ __forceinline__ void store(T *p, const float (&v)[N], int64_t n, B ve
     if (vector) {
         packed(v, T()).put(p);
     } else {
+        const int m = n < N ? (int)n : N;
 #pragma unroll
         for (int k = 0; k < N; k++)
-            if (k < n) p[k] = from_float<T>(v[k]);
+            if (k < m) p[k] = from_float<T>(v[k]);
     }
 }
 

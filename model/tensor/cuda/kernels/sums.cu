@@ -20,8 +20,9 @@ struct Form {
 // sums[i] += the integer nearest to grad[i] * scale, ties to even, for i < n. A value that has none within the limit
 // leaves its index in the flat vector (first + i) and its bits in *bad, which keeps the lowest. Integers may be added
 // in any order, so several micro-batches may run at once.
-extern "C" __global__ void sums_add(int64_t *sums, const float *grad, const Form *form, uint64_t *bad, const int32_t *k,
-                                    uint32_t first, uint32_t n) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+    sums_add(int64_t *sums, const float *grad, const Form *form, uint64_t *bad, const int32_t *k, uint32_t first,
+             uint32_t n) {
     const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;
     if (i >= n) return;
     const float x = grad[i], y = __fmul_rn(x, form->scale);
@@ -114,9 +115,9 @@ struct Place {
 // One step of gradient descent with momentum and weight decay on the flat vector's values first to first + n: no
 // product is fused into the sum after it. momentum[n] and grad[n] are the slice's; values are each tensor's own, found
 // in places[tensors] (sorted).
-extern "C" __global__ void sums_update(float *values, float *momentum, const float *grad, const Place *places,
-                                       uint32_t tensors, float rate, float keep, float decay, uint32_t first,
-                                       uint32_t n) {
+extern "C" __global__ void __launch_bounds__(BLOCK)
+    sums_update(float *values, float *momentum, const float *grad, const Place *places, uint32_t tensors, float rate,
+                float keep, float decay, uint32_t first, uint32_t n) {
     const uint32_t i = blockIdx.x * BLOCK + threadIdx.x;
     if (i >= n) return;
     const i64 at = (i64)first + i;

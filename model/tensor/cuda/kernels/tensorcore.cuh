@@ -1,8 +1,13 @@
 // Instructions of sm_80 that CUDA C++ has no name for: tensor cores, ldmatrix, asynchronous copies to shared memory.
-// Each is here twice: in PTX, and as what it does, for the emulator.
+// Each is here twice: in PTX, and as what it does, for the emulator. The second follows the text of the PTX ISA, not
+// the kernels: a kernel that puts a fragment together in another way is wrong in the emulator too. Names in quotes are
+// that text's sections, and #names its anchors, which stay the same from version to version.
 //
-// Fragments of a warp's 16 x 8 x 16 product, of lane l with g = l / 4 and t = 2 (l % 4); a register holds two bf16, the
-// lower first:
+// "Matrix Fragments for mma.m16n8k16 with floating point type" (#mma-16816-a-f16, #mma-16816-b-f16, #mma-16816-c). Its
+// groupID is lane / 4, here g; its threadID_in_group is lane % 4, here t = twice that. It counts elements, of which a
+// register holds two, the lower first: its a4, a5 are a2 here. Of A, elements i with i / 2 odd are 8 rows further down
+// and those from i = 4 on 8 columns further right; of B those from i = 2 on are 8 rows further down; of C those from
+// i = 2 on.
 //   A[16, 16]  a0 = A[g, t..t+1], a1 = A[g+8, t..], a2 = A[g, t+8..], a3 = A[g+8, t+8..]
 //   B[16, 8]   b0 = B[t..t+1, g], b1 = B[t+8.., g]
 //   C[16, 8]   c0, c1 = C[g, t..t+1], c2, c3 = C[g+8, t..]
@@ -18,13 +23,6 @@ __device__ __forceinline__ shared_t shared(const void *p) {
     return (shared_t)__cvta_generic_to_shared(p);
 }
 
-// pack_bf16 rounds two floats to nearest even.
-__device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
-    uint32_t r;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-    return r;
-}
-
 // exp2_near is 2^x within 2 units in the last place; below 2^-126 it is 0.
 __device__ __forceinline__ float exp2_near(float x) {
     float r;
@@ -32,7 +30,8 @@ __device__ __forceinline__ float exp2_near(float x) {
     return r;
 }
 
-// mma: c += a b.
+// mma: c += a b. The text leaves open how the sum of 16 products and c is rounded, so bits differ from the emulator's,
+// and may differ between kinds of GPU.
 __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
         "%2, %3};"
@@ -40,8 +39,9 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint3
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// ldmatrix loads four 8 x 8 matrices of bf16: lane l gives the address of row l % 8 of matrix l / 8, and gets of each
-// matrix the elements t and t + 1 of row g; ldmatrix_trans the rows t and t + 1 of column g.
+// ldmatrix loads four 8 x 8 matrices of bf16: lane l gives the address of row l % 8 of matrix l / 8, a multiple of 16,
+// and gets of each matrix the elements t and t + 1 of row g; ldmatrix_trans, of the matrix transposed, the rows t and
+// t + 1 of column g. ("Warp-level matrix load instruction: ldmatrix", its table of .x4 and #mma-ldmatrix-fragments.)
 __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], shared_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -56,7 +56,8 @@ __device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[4], shared_t row) {
 }
 
 // cp_async starts a copy of 8 or 16 bytes (aligned to as many) to shared memory, or writes zeros there where !in: then
-// src is not read. It has landed when its group, all copies between two commits, has been waited for.
+// src is not read ("cp.async": with src-size below cp-size, the rest is filled with zeros). It has landed when its
+// group, all copies between two commits, has been waited for.
 template <int BYTES>
 __device__ __forceinline__ void cp_async(shared_t dst, const void *src, bool in) {
     const int n = in ? BYTES : 0;
@@ -70,8 +71,8 @@ __device__ __forceinline__ void cp_async_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-// cp_async_wait waits until at most LEFT of the thread's groups are under way. Other threads' need a __syncthreads
-// after it.
+// cp_async_wait waits until at most LEFT of the thread's groups are under way, the last committed ones
+// ("cp.async.wait_group"). Other threads' need a __syncthreads after it.
 template <int LEFT>
 __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
@@ -84,10 +85,6 @@ __device__ __forceinline__ void cp_async_wait() {
 typedef char *shared_t;
 inline shared_t shared(const void *p) {
     return (shared_t)p;
-}
-
-inline uint32_t pack_bf16(float lo, float hi) {
-    return from_float<bf16>(lo).bits | (uint32_t)from_float<bf16>(hi).bits << 16;
 }
 
 inline float exp2_near(float x) {
@@ -113,14 +110,18 @@ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 struct Row {
     bf16 x[8];
 };
-// The rows travel, not their addresses: all lanes have read when the first goes on.
+// exchange gives all lanes' rows. They travel, not their addresses: all lanes have read when the first goes on.
+inline const Row *exchange(shared_t row) {
+    if ((uintptr_t)row % sizeof(Row)) __trap();
+    return cuemu::warpExchange(*(const Row *)row);
+}
 inline void ldmatrix(uint32_t (&r)[4], shared_t row) {
-    const Row *rows = cuemu::warpExchange(*(const Row *)row);
+    const Row *rows = exchange(row);
     const int l = threadIdx.x & 31;
     for (int m = 0; m < 4; m++) memcpy(&r[m], &rows[m * 8 + l / 4].x[l % 4 * 2], 4);
 }
 inline void ldmatrix_trans(uint32_t (&r)[4], shared_t row) {
-    const Row *rows = cuemu::warpExchange(*(const Row *)row);
+    const Row *rows = exchange(row);
     const int l = threadIdx.x & 31;
     for (int m = 0; m < 4; m++) {
         const Row *at = rows + m * 8 + l % 4 * 2;

@@ -67,7 +67,8 @@ int main(int argc, char **argv) {
     program p;
     if (create(&p, read_file(source), name, 0, NULL, NULL) != 0) fail(source, "nvrtcCreateProgram failed");
 
-    const char *options[] = {"-arch=compute_80", "-std=c++17", include};
+    // Without -fmad=false what is fused is the compiler's choice, path by path (kernels/lift.cuh).
+    const char *options[] = {"-arch=compute_80", "-std=c++17", "-fmad=false", include};
     const int result = compile(p, sizeof options / sizeof *options, options);
     const char *log = text_of(p, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog");
     if (log != NULL && *log != 0) fail(source, log);

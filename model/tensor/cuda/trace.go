@@ -1,0 +1,93 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"time"
+
+	"gorgonia.org/cu"
+)
+
+// trace is where a device tells what its commands take; without a function it does nothing.
+type trace struct {
+	tell   func(command string, took time.Duration)
+	events []cu.Event // one before each command of a log, and one behind the last
+}
+
+// names of commands that are no kernel's.
+var commandNames = [...]string{logProduct: "product", logCopy: "copy", logFill: "fill"}
+
+// run asks for the log command by command, with an event between each two, and waits for the last. What a command takes is what it keeps the stream
+// busy, the microsecond between two kernels included.
+func (t *trace) run(d *Device) error {
+	var names []string
+	for words := d.log.words; len(words) > 0; {
+		h, n := words[0], int(words[0]>>8&0xffffff)
+		if err := t.mark(d, len(names)); err != nil {
+			return err
+		}
+		name := commandNames[h&0xff]
+		if name == "" {
+			name = kernelNames[h>>32]
+		}
+		names = append(names, name)
+		if err := d.issue(words[:1+n]); err != nil {
+			return err
+		}
+		words = words[1+n:]
+	}
+	if err := t.mark(d, len(names)); err != nil {
+		return err
+	}
+	if err := t.events[len(names)].Synchronize(); err != nil {
+		return d.gpu.failure("waiting for its kernels", err)
+	}
+	for i, name := range names {
+		ms, err := t.events[i].Elapsed(t.events[i+1])
+		if err != nil {
+			return d.gpu.failure("asking for a kernel's time", err)
+		}
+		t.tell(name, time.Duration(ms*float64(time.Millisecond)))
+	}
+	return nil
+}
+
+// mark records event i.
+func (t *trace) mark(d *Device, i int) error {
+	if i == len(t.events) {
+		e, err := cu.MakeEvent(cu.DefaultEvent)
+		if err != nil {
+			return d.gpu.failure("making an event", err)
+		}
+		t.events = append(t.events, e)
+	}
+	if err := t.events[i].Record(d.stream); err != nil {
+		return d.gpu.failure("recording an event", err)
+	}
+	return nil
+}
+
+func (t *trace) close() {
+	for i := range t.events {
+		cu.DestroyEvent(&t.events[i]) // the device is closing: there is nobody to act on an error
+	}
+	t.events = nil
+}
+
+// FLOPs that a multiprocessor does in a cycle, by compute capability, as NVIDIA's architecture papers have them: dense BF16 products with float32 sums on
+// tensor cores, and float32.
+var cycleFLOPs = map[[2]int][2]float64{
+	{8, 0}: {2048, 128}, {8, 6}: {1024, 256}, {8, 9}: {1024, 256}, {9, 0}: {4096, 256}, {10, 0}: {8192, 256}, {10, 3}: {8192, 256}, {12, 0}: {1024, 256},
+}
+
+// Peaks are a second's, of what the driver tells of the GPU: FLOPs of dense BF16 products and of float32 ones at its highest clock, and bytes to and from
+// its memory. What it does not tell is 0.
+func (g *GPU) Peaks() (tensor, float, memory float64) {
+	cycles := float64(g.sms) * 1e3 * float64(g.attribute(cu.ClockRate))
+	each := cycleFLOPs[[2]int{g.major, g.minor}]
+	const edges = 2 // of a clock on which memory moves data
+	return cycles * each[0], cycles * each[1], edges * 1e3 * float64(g.attribute(cu.MemoryClockRate)) * float64(g.attribute(cu.GlobalMemoryBusWidth)) / 8
+}
+
+// Name is what the driver calls the GPU.
+func (g *GPU) Name() string { return g.name }
