@@ -266,7 +266,7 @@ func reportKernels(b *testing.B, w *walk, runs [][]time.Duration, g GPU) {
 		predicted, _ := g.seconds(o)
 		one := kind{calls: 1, seconds: times[len(times)/2].Seconds(), bytes: float64(o.read + o.written), flops: float64(o.flops), by: predicted}
 		one.roof = max(one.bytes/g.Memory, one.flops/peak)
-		name := strings.NewReplacer(" × ", "x", ", ", ",", " ", "_").Replace(o.kernel + " " + o.shape)
+		name := strings.NewReplacer(" × ", "×", ", ", ",", " ", "_").Replace(o.kernel + " " + o.shape)
 		if kinds[name] == nil {
 			kinds[name] = &kind{name: name}
 		}

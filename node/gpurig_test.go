@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,7 +40,7 @@ func onGPUs(o networkOptions, precision string, gpus, inFlight int) networkOptio
 // madeUp is a network of classes over a made-up backbone, whose batches are of so many images in micro-batches of m.
 func madeUp(t testing.TB, a vit.Arch, classes, batch, m int, change func(c *configs.Config)) networkOptions {
 	t.Helper()
-	w, err := vit.Random(a, 11)
+	w, err := madeUpWeights(a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +55,14 @@ func madeUp(t testing.TB, a vit.Arch, classes, batch, m int, change func(c *conf
 	}
 	return networkOptions{Weights: w, Config: c, Classes: classes, Counts: counts}
 }
+
+// madeUpWeights are made once: the large ones take seconds.
+func madeUpWeights(a vit.Arch) (*vit.Weights, error) {
+	made, _ := madeUpOnce.LoadOrStore(a, sync.OnceValues(func() (*vit.Weights, error) { return vit.Random(a, 11) }))
+	return made.(func() (*vit.Weights, error))()
+}
+
+var madeUpOnce sync.Map // by vit.Arch
 
 // rig is what a step is made of: a node's devices, parameters and gradients, without its data.
 type rig struct {

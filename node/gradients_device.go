@@ -81,10 +81,8 @@ func (g *deviceGradients) store() error {
 
 // begin also starts what waits for the buckets, in the order in which the backward fills them.
 func (g *deviceGradients) begin(ctx context.Context, step uint64, local, total int) error {
-	if local > 0 {
-		if err := g.sums.Begin(local, total, g.alone); err != nil {
-			return err
-		}
+	if err := g.sums.Begin(local, total, g.alone); err != nil {
+		return err
 	}
 	if !g.alone {
 		if err := g.reducer.Begin(step, min(local, 1), total); err != nil {

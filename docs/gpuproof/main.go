@@ -19,12 +19,13 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
 
 var (
-	out       = flag.String("o", "gpu-proof.md", "the report's `file`")
+	out       = flag.String("o", "", "the report's `file`; by default gpu-proof.md, of a rehearsal gpu-proof-rehearsal.md")
 	rehearsal = flag.Bool("rehearsal", false, "small sizes, for the emulated driver")
 	python    = flag.String("python", "python3", "the `python` that may have PyTorch")
 	reference = flag.String("reference", os.Getenv("LIFT_REFERENCE"), "`checkout` of the reference implementation")
@@ -34,6 +35,12 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("gpu-proof: ")
 	flag.Parse()
+	if *out == "" {
+		*out = "gpu-proof.md"
+		if *rehearsal {
+			*out = "gpu-proof-rehearsal.md"
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	r := &report{began: time.Now()}
@@ -52,6 +59,9 @@ func main() {
 // prove fills the report. Its error says which parts failed.
 func prove(ctx context.Context, r *report) error {
 	r.machine = machine(ctx)
+	if !slices.ContainsFunc(r.machine, isGPU) {
+		return errors.New("lift finds no GPU here, so that nothing was run: see what lift doctor says of it")
+	}
 	var failed []string
 	for i, s := range suites {
 		if ctx.Err() != nil {
@@ -90,6 +100,9 @@ func prove(ctx context.Context, r *report) error {
 	return nil
 }
 
+// isGPU says whether a line of `lift doctor` is of a GPU that it has opened, and not of why there is none.
+func isGPU(line string) bool { return strings.HasPrefix(line, "GPU") && strings.Contains(line, "(sm_") }
+
 // machine is lines on the host and its GPUs.
 func machine(ctx context.Context) []string {
 	lines := []string{fmt.Sprintf("%s/%s, %d cores, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())}
@@ -116,7 +129,10 @@ func outputOf(cmd *exec.Cmd) (string, error) {
 	b, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, lastLine(string(exit.Stderr)))
+		err = fmt.Errorf("%s: %w", filepath.Base(cmd.Path), err)
+		if why := lastLine(string(exit.Stderr)); why != "" {
+			err = fmt.Errorf("%w: %s", err, why)
+		}
 	}
 	return string(b), err
 }

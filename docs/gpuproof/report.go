@@ -31,7 +31,7 @@ func (r *report) markdown() string {
 		b.WriteString("\n**A rehearsal in small sizes on the emulated driver: its times mean nothing, and of each suite it ran a few tests.**\n")
 	}
 	if r.failed != nil {
-		fmt.Fprintf(&b, "\n**Not proved:** %v.\n", r.failed)
+		fmt.Fprintf(&b, "\n**Not proved: %v.**\n", r.failed)
 	} else {
 		b.WriteString("\nAll parts passed.\n")
 	}
@@ -78,10 +78,10 @@ func (t *timing) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n| | %s |\n|---%s|\n", strings.Join(columns, " | "), strings.Repeat("|---", len(columns)))
 	for _, row := range t.rows {
-		fmt.Fprintf(&b, "| %s |", row.name)
+		fmt.Fprintf(&b, "| %s |", strings.ReplaceAll(row.name, "_", " "))
 		for _, c := range columns {
 			if v, ok := row.values[c]; ok {
-				fmt.Fprintf(&b, " %.4g |", v)
+				b.WriteString(" " + figure(v) + " |")
 			} else {
 				b.WriteString(" |")
 			}
@@ -89,6 +89,14 @@ func (t *timing) table() string {
 		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+// figure is a number of three digits, or whole.
+func figure(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 // peerRow is one step of the reference.
@@ -149,10 +157,10 @@ func (r *report) peerTable() string {
 	for _, p := range r.peer {
 		ours := r.ours(p.name)
 		if p.err != nil {
-			fmt.Fprintf(&b, "| %s | %.4g | not timed | | | %s |\n", p.name, ours, strings.ReplaceAll(p.err.Error(), "\n", " "))
+			fmt.Fprintf(&b, "| %s | %s | not timed | | | %s |\n", p.name, figure(ours), strings.ReplaceAll(p.err.Error(), "\n", " "))
 			continue
 		}
-		fmt.Fprintf(&b, "| %s | %.4g | %.4g | %.2f | %.4g | torch %s |\n", p.name, ours, p.said.ImagesPerSecond, ours/p.said.ImagesPerSecond, p.said.PeakMB, p.said.Torch)
+		fmt.Fprintf(&b, "| %s | %s | %s | %.2f | %s | torch %s |\n", p.name, figure(ours), figure(p.said.ImagesPerSecond), ours/p.said.ImagesPerSecond, figure(p.said.PeakMB), p.said.Torch)
 	}
 	return b.String()
 }

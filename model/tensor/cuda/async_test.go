@@ -39,7 +39,7 @@ func TestErrDoesNotWait(t *testing.T) {
 				if err := d.Err(); err != nil {
 					t.Fatalf("Err has waited: %v", err)
 				}
-				d.Flush()
+				d.flush()
 			}
 			err := wait(d, x)
 			if err == nil {

@@ -151,6 +151,19 @@ func TestOutOfMemory(t *testing.T) {
 	wantWords(t, err.Error(), "GPU 0", "190.0 MiB", "200.0 MiB", "free", "train.micro_batch_size", "node.in_flight")
 	if _, err := d.Place(make([]float32, 50<<20), tensor.F32, 50<<20); !errors.Is(err, ErrOutOfMemory) {
 		t.Errorf("%v", err)
+	} else {
+		wantWords(t, err.Error(), "GPU 0", "placing weights", "200.0 MiB", "free", "model.precision: bf16")
+	}
+	c := SumsConfig{Offsets: []int{0, 50 << 20}, Buckets: [][2]int{{0, 50 << 20}}, FractionBits: 40, Contributions: 1}
+	if _, err := NewSums([]*GPU{d.gpu}, c); !errors.Is(err, ErrOutOfMemory) {
+		t.Errorf("%v", err)
+	} else {
+		wantWords(t, err.Error(), "GPU 0", "the trained parameters and their sums", "free", "peft")
+	}
+	if _, err := d.gpu.pin(1 << 60); !errors.Is(err, ErrOutOfMemory) {
+		t.Errorf("%v", err)
+	} else {
+		wantWords(t, err.Error(), "GPU 0", "the host has no 1073741824.0 GiB", "pinned", "ulimit -l")
 	}
 	// What was freed can be had again.
 	for range 5 {

@@ -160,7 +160,7 @@ func TestGraphsAreBounded(t *testing.T) {
 			for i := range fewest {
 				d.fill(ptr(x), uint32(i), n)
 			}
-			d.Flush()
+			d.flush()
 		}
 	}
 	if err := d.Sync(); err != nil {
@@ -245,28 +245,6 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// TestInput: a tensor is good until the call after the next, and src may be written again at once.
-func TestInput(t *testing.T) {
-	d := device(t, open(t), Options{})
-	src := make([]float32, 400)
-	var last tensor.Tensor
-	var outs []tensor.Tensor
-	for step := range uint32(8) {
-		n := 100 + 40*(int(step)/2) // grows
-		outs = append(outs, put(t, d, tensor.F32, make([]float32, n), n))
-		copy(src, numbers(step, n))
-		x := d.Input(src[:n], n)
-		clear(src)
-		if step > 0 {
-			d.copyWithin(ptr(outs[step-1]), ptr(last), last.Bytes())
-		}
-		last = x
-	}
-	for step, y := range outs[:7] {
-		sameBits(t, "an input", get(d, y), numbers(uint32(step), y.Len()))
-	}
-}
-
 // TestTwoDevices: two devices compute on one GPU at once, each on its thread.
 func TestTwoDevices(t *testing.T) {
 	g := open(t)
@@ -285,7 +263,7 @@ func TestTwoDevices(t *testing.T) {
 			b := newBlock(t, d)
 			for step := range uint32(4) {
 				b.step(step)
-				b.d.Flush()
+				b.d.flush()
 			}
 			results[i] = get(d, b.y)
 			if err := d.Sync(); err != nil {
@@ -333,7 +311,7 @@ func TestJoinedActivation(t *testing.T) {
 					}
 					d.Product(p)
 					if i == 1 {
-						d.Flush()
+						d.flush()
 					}
 					before := d.log.commands
 					d.Activate(f, yy, cc)

@@ -7,7 +7,8 @@
 //
 // A kernel's call only appends to the log, so a step costs the host little, and a log of the same bytes as an earlier one runs as a
 // graph (graph.go). What changes from step to step at the same place (labels, a loss's scale, a table) is staged: the log has its
-// address on the device, the values travel before the segment runs (stage.go).
+// address on the device, the values travel before the segment runs (stage.go). The host waits in Sync and Download alone, and in Input
+// for the micro-batch before the last: so it is one ahead of the GPU.
 //
 // Kernels are in kernels/, one file a family, compiled to the PTX in ptx/. The driver and cuBLAS are opened when the first GPU is
 // (trampoline/, blas.c), so the program runs without them until then. Environment:

@@ -43,13 +43,20 @@ func (g *GPU) failure(what string, err error) error {
 		return *g.why.Load()
 	}
 	if s == outOfMemory {
-		return g.outOfMemory(what, 0)
+		return g.outOfMemory(what, 0, lowerActivations)
 	}
 	return fmt.Errorf("cuda: %s: %s: %w", g, what, s)
 }
 
-// outOfMemory says what asked for how much (0: not known), what there is, and which settings to lower.
-func (g *GPU) outOfMemory(what string, bytes int) error {
+// What to lower where memory lacks for activations, and where for what no micro-batch makes smaller.
+const (
+	lowerActivations = "lower train.micro_batch_size or node.in_flight"
+	lowerWeights     = "a smaller micro-batch does not help: end other programs that use the GPU, set model.precision: bf16, train fewer parameters (peft), " +
+		"or take a smaller model.backbone"
+)
+
+// outOfMemory says what asked for how much (0: not known), what there is, and what to do about it.
+func (g *GPU) outOfMemory(what string, bytes int, remedy string) error {
 	asked, have := "", ""
 	if bytes > 0 {
 		asked = " for " + size(int64(bytes))
@@ -57,7 +64,7 @@ func (g *GPU) outOfMemory(what string, bytes int) error {
 	if free, total, err := g.MemInfo(); err == nil {
 		have = fmt.Sprintf("; %s of its %s are free", size(free), size(total))
 	}
-	return fmt.Errorf("cuda: %s: %w: %s asked%s%s: lower train.micro_batch_size or node.in_flight", g, ErrOutOfMemory, what, asked, have)
+	return fmt.Errorf("cuda: %s: %w: %s asked%s%s: %s", g, ErrOutOfMemory, what, asked, have, remedy)
 }
 
 // size is a readable number of bytes.

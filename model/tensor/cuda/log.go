@@ -72,10 +72,7 @@ func (d *Device) fill(to uint64, bits uint32, n int) {
 	}
 }
 
-// Flush hands what was asked so far to the driver. It does not wait.
-func (d *Device) Flush() { d.flush() }
-
-// flush sends the staged values and runs the log.
+// flush sends the staged values and hands the log to the driver. It does not wait.
 func (d *Device) flush() {
 	if d.err == nil {
 		d.staged.send(d)

@@ -29,7 +29,7 @@ func (d *Device) Alloc(bytes int) (tensor.Memory, error) {
 	}
 	switch {
 	case statusOf(err) == outOfMemory:
-		return tensor.Memory{}, d.gpu.outOfMemory("an allocation", bytes)
+		return tensor.Memory{}, d.gpu.outOfMemory("an allocation", bytes, lowerActivations)
 	case err != nil:
 		return tensor.Memory{}, d.gpu.failure(fmt.Sprintf("an allocation of %d bytes", bytes), err)
 	}
@@ -110,7 +110,10 @@ type pinned struct {
 
 func (g *GPU) pin(bytes int) (pinned, error) {
 	p, err := hostAlloc(max(bytes, 1))
-	if err != nil {
+	if statusOf(err) == outOfMemory {
+		return pinned{}, fmt.Errorf("cuda: %s: %w: the host has no %s for copies to and from it (pinned memory): see free -h and ulimit -l, or lower "+
+			"train.micro_batch_size or node.in_flight", g, ErrOutOfMemory, size(int64(bytes)))
+	} else if err != nil {
 		return pinned{}, g.failure(fmt.Sprintf("pinned host memory of %s", size(int64(bytes))), err)
 	}
 	return pinned{ptr: p, bytes: bytes}, nil
@@ -133,13 +136,6 @@ func pinnedSlice[T any](p pinned, at, n int) []T {
 		panic(fmt.Sprintf("cuda: %d values at byte %d of %d pinned bytes", n, at, p.bytes))
 	}
 	return unsafe.Slice((*T)(unsafe.Add(p.ptr, at)), n)
-}
-
-// toHost copies n bytes of device memory into p in the order of s, and does not wait. The log is not run for it: Flush first.
-func (d *Device) toHost(p pinned, at int, from uint64, n int, s cu.Stream) {
-	if d.err == nil && n > 0 {
-		d.check("a copy from it", cu.MemcpyDtoHAsync(unsafe.Add(p.ptr, at), cu.DevicePtr(from), int64(n), s))
-	}
 }
 
 // Upload copies src into dst, rounded where dst is BF16.

@@ -55,7 +55,7 @@ func (d *Device) place(values []float32, dt tensor.DType) (*weight, error) {
 	bytes := max(len(values)*dt.Size(), 1)
 	mem, err := cu.MemAlloc(int64(bytes))
 	if statusOf(err) == outOfMemory {
-		return nil, d.gpu.outOfMemory("placing weights", bytes)
+		return nil, d.gpu.outOfMemory("placing weights", bytes, lowerWeights)
 	} else if err != nil {
 		return nil, d.gpu.failure("memory for weights", err)
 	}

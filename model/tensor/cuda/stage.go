@@ -3,7 +3,6 @@
 package cuda
 
 import (
-	"fmt"
 	"unsafe"
 
 	"gorgonia.org/cu"
@@ -13,7 +12,7 @@ import (
 
 // ring is pinned memory on the way to the device: chunks in turn, each used again when its last copy has run.
 type ring struct {
-	mem    unsafe.Pointer
+	mem    pinned
 	events [chunks]cu.Event
 	sent   [chunks]bool
 	next   int
@@ -25,8 +24,8 @@ const (
 )
 
 func (r *ring) open(g *GPU) (err error) {
-	if r.mem, err = hostAlloc(chunks * chunkBytes); err != nil {
-		return g.failure(fmt.Sprintf("pinned host memory of %s", size(chunks*chunkBytes)), err)
+	if r.mem, err = g.pin(chunks * chunkBytes); err != nil {
+		return err
 	}
 	for i := range r.events {
 		if r.events[i], err = cu.MakeEvent(cu.DisableTiming); err != nil {
@@ -42,10 +41,7 @@ func (r *ring) close() {
 			cu.DestroyEvent(&r.events[i]) // the device is closing: there is nobody to act on an error
 		}
 	}
-	if r.mem != nil {
-		cu.MemFreeHost(r.mem)
-		r.mem = nil
-	}
+	r.mem.free()
 }
 
 // take is the next chunk, free to be written, and its number.
@@ -57,7 +53,7 @@ func (d *Device) take() (int, []byte) {
 		d.check("waiting for a copy", r.events[i].Synchronize())
 		r.sent[i] = false
 	}
-	return i, unsafe.Slice((*byte)(unsafe.Add(r.mem, i*chunkBytes)), chunkBytes)
+	return i, pinnedSlice[byte](r.mem, i*chunkBytes, chunkBytes)
 }
 
 // send copies n bytes of chunk i to the device, in the stream's order.
@@ -65,7 +61,7 @@ func (d *Device) send(i int, to uint64, n int) {
 	if d.err != nil || n == 0 {
 		return
 	}
-	d.check("a copy to it", cu.MemcpyHtoDAsync(cu.DevicePtr(to), unsafe.Add(d.ring.mem, i*chunkBytes), int64(n), d.stream))
+	d.check("a copy to it", cu.MemcpyHtoDAsync(cu.DevicePtr(to), unsafe.Add(d.ring.mem.ptr, i*chunkBytes), int64(n), d.stream))
 	d.check("recording an event", d.ring.events[i].Record(d.stream))
 	d.ring.sent[i] = true
 }

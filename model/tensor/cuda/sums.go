@@ -125,7 +125,7 @@ func (r *replica) open(c SumsConfig, i, n int) (err error) {
 	size := r.at
 	bytes := r.at.lay()
 	if r.mem, err = cu.MemAlloc(int64(bytes)); statusOf(err) == outOfMemory {
-		return r.gpu.outOfMemory("the trained parameters and their sums", bytes)
+		return r.gpu.outOfMemory("the trained parameters and their sums", bytes, lowerWeights)
 	} else if err != nil {
 		return r.gpu.failure("memory for the parameters", err)
 	}

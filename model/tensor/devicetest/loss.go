@@ -60,14 +60,15 @@ func crossEntropyOf(logits []float64, label int, terms tensor.LossTerms) (loss f
 
 // LADE is what Kernels.LADE adds to the loss.
 func LADE(logits []float64, labels []int32, c int, terms tensor.LADETerms) float64 {
-	loss, _ := ladeOf(logits, labels, c, terms)
+	loss, _, _, _ := ladeOf(logits, labels, c, terms)
 	return loss
 }
 
-// ladeOf is LADE and its derivative written out.
-func ladeOf(logits []float64, labels []int32, c int, terms tensor.LADETerms) (loss float64, slope []float64) {
+// ladeOf is LADE and its derivative written out, and how far each moves, over e, when all sums of exponentials and each class's share of them are off by
+// a share of e.
+func ladeOf(logits []float64, labels []int32, c int, terms tensor.LADETerms) (loss float64, slope []float64, moves float64, slopeMoves []float64) {
 	m := len(labels)
-	slope = make([]float64, m*c)
+	slope, slopeMoves = make([]float64, m*c), make([]float64, m*c)
 	for k := range c {
 		first, own, top, sum := 0.0, 0.0, math.Inf(-1), 0.0
 		for r, l := range labels {
@@ -84,15 +85,22 @@ func ladeOf(logits []float64, labels []int32, c int, terms tensor.LADETerms) (lo
 		second := math.Log(sum/float64(m)) + top + float64(terms.Shift[k])
 		weight, lambda := float64(terms.Weight)*float64(terms.Prior[k]), float64(terms.Lambda)
 		loss -= weight * (first/own - second - lambda*second*second)
+		moves += math.Abs(weight) * (1 + 2*lambda*math.Abs(second))
 		for r, l := range labels {
-			slope[r*c+k] = weight * (1 + 2*lambda*second) * math.Exp(logits[r*c+k]-top) / sum
+			share := math.Exp(logits[r*c+k]-top) / sum
+			slope[r*c+k] = weight * (1 + 2*lambda*second) * share
+			slopeMoves[r*c+k] = math.Abs(weight) * (math.Abs(1+2*lambda*second) + 2*lambda) * share
 			if int(l) == k {
 				slope[r*c+k] -= weight / own
+				slopeMoves[r*c+k] += math.Abs(weight) / own
 			}
 		}
 	}
-	return loss, slope
+	return loss, slope, moves, slopeMoves
 }
+
+// tiny is what may be lost where an exponential is too small for a float32.
+const tiny = 0x1p-120
 
 // lossShapes are rows and classes: within one vector, across several, and as many classes as there are species in iNaturalist 2018.
 var lossShapes = [][2]int{{1, 1}, {3, 10}, {4, 33}, {2, 1000}, {3, 8142}}
@@ -121,38 +129,46 @@ func (s *suite) crossEntropy() {
 				continue
 			}
 			for _, scale := range []float32{1, 64} {
-				s.crossEntropyCase(fmt.Sprint(name, shape, scale), m, n, scale, labels, terms)
+				s.crossEntropyCase(fmt.Sprint(name, shape, scale), m, n, scale, 0, labels, terms)
 			}
+			s.crossEntropyCase(fmt.Sprint(name, shape, " sure"), m, n, 1, 14, labels, terms)
 		}
 	}
 }
 
-// crossEntropyCase checks one loss on normal logits times size. What their size costs is the rounding of z - top.
-func (s *suite) crossEntropyCase(name string, m, n int, size float32, labels []int32, terms tensor.LossTerms) {
+// crossEntropyCase checks one loss on normal logits times size, to which at each row's own class sure is added: of a large one the loss is small, and
+// must not be a difference.
+//
+// With u = 2^-24 and |z| <= top, adjustment and margin cost top u each, z - (the largest z) costs 2 top u: so much is an exponential off, as a share of
+// itself, and 8 u for exp; a sum of exponentials is off by 16 u more, for so many are added up in float32 before they meet in double. The odds of a
+// row's own class then are off by a share of e = (24 + 8 top) u, the row's loss by e times its slope at the label, and a slope by 4 e of itself
+// (focal: three factors and a logarithm).
+func (s *suite) crossEntropyCase(name string, m, n int, size, sure float32, labels []int32, terms tensor.LossTerms) {
 	v := values(uint64(n), m*n)
+	for r, l := range labels {
+		v[r*n+int(l)] += sure
+	}
 	logits := make([]float64, m*n)
 	top := 0.0
 	for i := range v {
 		v[i] *= size
 		logits[i] = float64(v[i])
-		top = math.Max(top, math.Abs(logits[i]))
+		top = math.Max(top, math.Abs(logits[i])+finite(terms.Adjust, i%n)+finite(terms.Margin, i%n))
 	}
 	z := s.put(f32, v, 0, m, n)
 	loss, dz := s.poison(f32, 1), s.poison(f32, m, n)
 	const scale = 0.25
 	s.dev.SoftmaxCrossEntropy(loss, dz, z, labels, terms, scale)
-	want, slope, k := 0.0, []float64(nil), 0.0
+	e := (24 + 8*top) * 0x1p-24
+	want, slope, limit := 0.0, []float64(nil), tiny
 	for r, l := range labels {
 		own, d := crossEntropyOf(logits[r*n:(r+1)*n], int(l), terms)
 		want += own
-		for _, x := range d {
-			slope = append(slope, scale*x)
-			k = math.Max(k, math.Abs(scale*x))
-		}
+		limit += e*math.Abs(d[l]) + 0x1p-23*own
+		slope = append(slope, scaled(d, scale)...)
 	}
-	roundings := 32 + 4*top
-	s.within("loss "+name, loss, []float64{want}, func(int) float64 { return roundings * 0x1p-24 * (math.Abs(want) + 1) })
-	s.within("dlogits "+name, dz, slope, func(int) float64 { return roundings * 0x1p-24 * (k + 0.1) })
+	s.within("loss "+name, loss, []float64{want}, func(int) float64 { return limit })
+	s.within("dlogits "+name, dz, slope, func(i int) float64 { return 4*e*math.Abs(slope[i]) + tiny })
 	// What a row's own class loses the others gain, however sure the row is of its class.
 	got := s.get(dz)
 	for r, l := range labels {
@@ -168,8 +184,19 @@ func (s *suite) crossEntropyCase(name string, m, n int, size float32, labels []i
 		}
 	}
 	s.dev.SoftmaxCrossEntropy(loss, none, z, labels, terms, scale)
-	s.within("loss alone "+name, loss, []float64{want}, func(int) float64 { return roundings * 0x1p-24 * (math.Abs(want) + 1) })
+	s.within("loss alone "+name, loss, []float64{want}, func(int) float64 { return limit })
 }
+
+// finite is the magnitude of a value that may be infinite or not there.
+func finite(v []float32, i int) float64 {
+	if v == nil || math.IsInf(float64(v[i]), 0) {
+		return 0
+	}
+	return math.Abs(float64(v[i]))
+}
+
+// lade checks LADE. With u = 2^-24 and |logits| <= top, an exponential is off by a share of (2 top + 8) u, a sum over m rows by m u more, of
+// exponentials or of a class's own logits, which are top at most.
 
 func (s *suite) lade() {
 	for _, shape := range append(lossShapes, [2]int{37, 21}) {
@@ -192,22 +219,34 @@ func (s *suite) lade() {
 			}
 			z := s.put(f32, v, 0, m, n)
 			loss, dz := s.poison(f32, 1), s.poison(f32, m, n)
-			s.dev.Fill(loss, 2)
-			s.dev.Fill(dz, 3)
-			s.dev.LADE(loss, dz, z, labels, terms, 0.25)
-			want, slope := ladeOf(logits, labels, n, terms)
-			k := 0.0
-			for i := range slope {
-				slope[i] = 3 + 0.25*slope[i]
-				k = math.Max(k, math.Abs(slope[i]))
-			}
+			want, slope, moves, slopeMoves := ladeOf(logits, labels, n, terms)
 			name := fmt.Sprint(shape, size)
-			roundings := 32 + 4*top + 4*math.Sqrt(float64(m))
-			limit := roundings * 0x1p-24 * (math.Abs(want) + 2)
-			s.within("loss "+name, loss, []float64{2 + want}, func(int) float64 { return limit })
-			s.within("dlogits "+name, dz, slope, func(int) float64 { return roundings * 0x1p-24 * k })
+			e := (2*(2*top+8) + float64(m)) * 0x1p-24
+			// What is there is small, so that it does not hide what is added; and not zero, so that it is seen to stay.
+			before := float32(0.25 / float64(n*n))
+			s.dev.Fill(loss, before)
+			s.dev.Fill(dz, before)
+			for times := 1.0; times <= 2; times++ {
+				s.dev.LADE(loss, dz, z, labels, terms, 0.25)
+				s.within("loss "+name, loss, []float64{float64(before) + times*want}, func(int) float64 {
+					return times * (e*(moves+top*float64(terms.Weight)) + 0x1p-24*(math.Abs(want)+float64(before)))
+				})
+				s.within("dlogits "+name, dz, sum(scaled(slope, 0.25*times), constant(float64(before), m*n)), func(i int) float64 {
+					return times * (e*0.25*slopeMoves[i] + 2*0x1p-24*(float64(before)+0.25*slopeMoves[i]) + tiny)
+				})
+			}
 			s.dev.LADE(loss, none, z, labels, terms, 0.25)
-			s.within("loss twice "+name, loss, []float64{2 + 2*want}, func(int) float64 { return 2 * limit })
+			s.within("loss alone "+name, loss, []float64{float64(before) + 3*want}, func(int) float64 {
+				return 3 * (e*(moves+top*float64(terms.Weight)) + 0x1p-24*(math.Abs(want)+float64(before)))
+			})
 		}
 	}
+}
+
+func constant(c float64, n int) []float64 {
+	v := make([]float64, n)
+	for i := range v {
+		v[i] = c
+	}
+	return v
 }

@@ -51,7 +51,8 @@ func (s *suite) masked() {
 		s.near(fmt.Sprint("Gather twice from ", n), got, scaled(want, 2), 0)
 	}
 	for _, d := range []struct{ m, n, k, every int }{
-		{1, 1, 1, 1}, {3, 7, 5, 2}, {130, 6, 9, 1}, {300, 40, 33, 50}, {128, 17, 4, 3}, {5, 3, 3, 1000},
+		{1, 1, 1, 1}, {3, 7, 5, 2}, {130, 6, 9, 1}, {300, 40, 33, 50}, {128, 17, 4, 3}, {5, 3, 3, 1000}, {5, 3, 4200, 400}, {5, 2200, 5, 400},
+		{21, 64, 90, 400}, {150, 64, 90, 400}, {3, 2, 4200, 700}, {3, 2100, 3, 450}, // few positions: in few rows, many, wide ones, and far apart
 	} {
 		s.sampled(d.m, d.n, d.k, d.every)
 	}

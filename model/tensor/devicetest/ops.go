@@ -199,7 +199,7 @@ func (s *suite) scaleShift() {
 }
 
 func (s *suite) layerNorm() {
-	for _, d := range [][2]int{{1, 3}, {5, 16}, {70, 129}, {4, 768}, {1300, 257}} { // the last has more rows than a GPU has blocks under way
+	for _, d := range [][2]int{{1, 3}, {5, 16}, {70, 129}, {4, 768}, {2, 1100}, {3, 4096}, {1300, 257}} { // the last has more rows than a GPU has blocks under way
 		m, n := d[0], d[1]
 		x, xv := s.random(s.dt, m, n)
 		gain, gv := s.random(f32, n)

@@ -230,7 +230,7 @@ func (d *Reference) SoftmaxCrossEntropy(loss, dlogits, logits tensor.Tensor, lab
 
 // LADE implements tensor.Kernels.
 func (d *Reference) LADE(loss, dlogits, logits tensor.Tensor, labels []int32, terms tensor.LADETerms, scale float32) {
-	l, slopes := ladeOf(load32(logits), labels, logits.Cols(), terms)
+	l, slopes, _, _ := ladeOf(load32(logits), labels, logits.Cols(), terms)
 	store32(loss, []float64{l}, true)
 	store32(dlogits, scaled(slopes, float64(scale)), true)
 }

@@ -1,6 +1,7 @@
 package devicetest
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -46,11 +47,13 @@ func runTyped(t *testing.T, open func() (tensor.Device, error), dt tensor.DType)
 		{"LayerNorm", (*suite).layerNorm, false},
 		{"NormalizeRows", (*suite).normalizeRows, false},
 		{"Attention", (*suite).attention, false},
+		{"LowScores", (*suite).lowScores, false},
 		{"CausalAttention", (*suite).causalAttention, false},
 		{"Tokens", (*suite).tokens, false},
 		{"SoftmaxCrossEntropy", (*suite).crossEntropy, true},
 		{"LADE", (*suite).lade, true},
 		{"SameBits", (*suite).sameBits, false},
+		{"Places", (*suite).places, false},
 		{"NaN", (*suite).notANumber, false},
 	}
 	for _, c := range tests {
@@ -234,22 +237,43 @@ func (s *suite) sameBits() {
 		s.dev.Product(tensor.Product{C: c, A: random(s.dt, 1, sh, 53, 29), B: random(s.dt, 2, sh, 40, 29), TransB: true, Bias: random(f32, 3, sh, 40)})
 		return []tensor.Tensor{c}
 	})
-	s.bits("LayerNorm", func(sh int) []tensor.Tensor {
-		x, g, b := random(s.dt, 4, sh, 7, 61), random(f32, 5, sh, 61), random(f32, 6, sh, 61)
-		y, st, dx := zeros(s.dt, sh, 7, 61), zeros(f32, sh, 7, 2), zeros(s.dt, sh, 7, 61)
-		s.dev.LayerNorm(y, st, x, g, b, 1e-5)
-		s.dev.LayerNormBackward(dx, none, none, y, x, g, st, false)
-		return []tensor.Tensor{y, dx}
-	})
-	s.bits("Attention", func(sh int) []tensor.Tensor {
-		qkv := random(s.dt, 7, sh, 2, 53, 60)
-		h := tensor.Heads{Q: qkv, KV: qkv, KCol: 20, VCol: 40, Width: 20, Heads: 2}
-		out, st := zeros(s.dt, sh, 2, 53, 20), zeros(f32, sh, 2, 2, 53, 2)
-		s.dev.Attention(out, st, h)
-		d := zeros(s.dt, sh, 2, 53, 60)
-		s.dev.AttentionBackward(d, d, out, out, st, h)
-		return []tensor.Tensor{out, d}
-	})
+	for _, cols := range []int{61, 64, 1088} { // what is whole multiples of 16 bytes may be moved so where it is aligned
+		s.bits(fmt.Sprint("rows of ", cols), func(sh int) []tensor.Tensor {
+			x, dy := random(s.dt, 4, sh, 7, cols), random(s.dt, 9, sh, 7, cols)
+			g, b, one := random(f32, 5, sh, cols), random(f32, 6, sh, cols), random(f32, 10, sh, 1)
+			y, st, dx := zeros(s.dt, sh, 7, cols), zeros(f32, sh, 7, 2), zeros(s.dt, sh, 7, cols)
+			dg, db := zeros(f32, sh, cols), zeros(f32, sh, cols)
+			s.dev.LayerNorm(y, st, x, g, b, 1e-5)
+			s.dev.LayerNormBackward(dx, dg, db, dy, x, g, st, false)
+			n, norms, dn := zeros(s.dt, sh, 7, cols), zeros(f32, sh, 7), zeros(s.dt, sh, 7, cols)
+			s.dev.NormalizeRows(n, norms, x, 1e-12)
+			s.dev.NormalizeRowsBackward(dn, dy, n, norms, 1e-12)
+			z, dz, dscale, dshift := zeros(s.dt, sh, 7, cols), zeros(s.dt, sh, 7, cols), zeros(f32, sh, cols), zeros(f32, sh, cols)
+			s.dev.ScaleShift(z, x, g, b)
+			s.dev.ScaleShiftBackward(dz, dscale, dshift, dy, x, g)
+			sum, dot := zeros(f32, sh, cols), zeros(f32, sh, 1)
+			s.dev.SumRows(sum, x, true)
+			s.dev.Dot(dot, x, dy, true)
+			a, da, added := zeros(s.dt, sh, 7, cols), zeros(s.dt, sh, 7, cols), zeros(s.dt, sh, 7, cols)
+			s.dev.Activate(tensor.GELU, a, x)
+			s.dev.ActivateBackward(tensor.QuickGELU, da, dy, x)
+			s.dev.AddScaled(added, x, dy, one)
+			return []tensor.Tensor{y, dx, dg, db, n, dn, z, dz, dscale, dshift, sum, dot, a, da, added}
+		})
+	}
+	for _, dh := range []int{10, 64, 80} { // heads of 64 and 80 may be moved by more than the element where they are aligned
+		s.bits(fmt.Sprint("Attention, heads of ", dh), func(sh int) []tensor.Tensor {
+			const tokens = 83
+			w := 2 * dh
+			qkv, dout := random(s.dt, 7, sh, 2, tokens, 3*w), random(s.dt, 8, sh, 2, tokens, w)
+			h := tensor.Heads{Q: qkv, KV: qkv, KCol: w, VCol: 2 * w, Width: w, Heads: 2}
+			out, st := zeros(s.dt, sh, 2, tokens, w), zeros(f32, sh, 2, 2, tokens, 2)
+			s.dev.Attention(out, st, h)
+			d := zeros(s.dt, sh, 2, tokens, 3*w)
+			s.dev.AttentionBackward(d, d, dout, out, st, h)
+			return []tensor.Tensor{out, d}
+		})
+	}
 }
 
 // notANumber: a NaN that enters a kernel comes out, so that a run that diverged is seen.

@@ -1,6 +1,7 @@
 // Entry points for memory: allocations, pinned host memory, copies, fills.
 #include "driver.h"
 #include <stdlib.h>
+#include <unistd.h>
 
 namespace emu {
 
@@ -157,6 +158,7 @@ API cuMemHostAlloc(void **p, size_t n, unsigned) {
     Context *c;
     if (const Result e = usable(c)) return e;
     if (!n) return INVALID_VALUE;
+    if (n / 4096 >= (size_t)sysconf(_SC_PHYS_PAGES)) return OUT_OF_MEMORY;
     if (!(*p = aligned_alloc(4096, (n + 4095) / 4096 * 4096))) return OUT_OF_MEMORY;
     memset(*p, 0xff, n);
     pinned[(uintptr_t)*p] = n;

@@ -47,8 +47,8 @@ static std::string uuid(int number) {
     return text;
 }
 
-// visible lists the machine's GPUs that this process sees, as the driver does: those that CUDA_VISIBLE_DEVICES names, by
-// number or by the beginning of "GPU-" and the UUID, up to the first that there is not or that it has named before.
+// visible lists the machine's GPUs that this process sees, as the driver does: those that CUDA_VISIBLE_DEVICES names,
+// by number or by the beginning of "GPU-" and the UUID, up to the first that there is not or that it has named before.
 static std::vector<int> visible() {
     static const char *const variable = getenv("CUDA_VISIBLE_DEVICES");
     static const bool all = !variable;
@@ -100,6 +100,7 @@ Result usable(Context *&c) {
 static Context *create(Device *d) {
     configure();
     cuemu::about = describe;
+    cuemu::catchFaults();
     Context *c = new Context{};
     c->device = d;
     c->null.lane.context = c;

@@ -5,17 +5,14 @@
 // those stretches (the rounding to 256 bytes behind it, the rest of a page before it) holds ones: a read gives NaN, and
 // a write is found after the launch. The AddressSanitizer build finds both at once, by byte.
 //
-// While no call of the driver runs, all of it faults, so that host code cannot touch device memory, as with a GPU; but a
-// large allocation that was closed often enough stays open, for to close it costs time by the page. A kernel may touch
-// its GPU's and that of its GPU's peers, a copy what it copies.
+// While no call of the driver runs, all of it faults, so that host code cannot touch device memory, as with a GPU; but
+// a large allocation that was closed often enough stays open, for to close it costs time by the page. A kernel may
+// touch its GPU's and that of its GPU's peers, a copy what it copies.
 #include "driver.h"
 #include <stdlib.h>
 #include <sys/mman.h>
 #ifdef CUEMU_ASAN
 #include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
-#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif
 
 namespace emu {
@@ -101,6 +98,14 @@ const char *describe(const void *p) {
     return text;
 }
 
+// forbid makes a kernel's access to [from, to) an error.
+static void forbid(uintptr_t from, uintptr_t to) {
+    memset((void *)from, 0xff, to - from);
+#ifdef CUEMU_ASAN
+    __asan_poison_memory_region((void *)from, to - from);
+#endif
+}
+
 Result allocate(Context *c, size_t n, uintptr_t &at) {
     Device *d = c->device;
     if (!n) return INVALID_VALUE;
@@ -110,12 +115,13 @@ Result allocate(Context *c, size_t n, uintptr_t &at) {
     b.base = mmap(nullptr, b.mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (b.base == MAP_FAILED) return OUT_OF_MEMORY;
     b.at = (uintptr_t)b.base + b.mapped - stretch - size;
+    if (size >= 4 << 20) madvise((void *)b.data(), b.end() - b.data(), MADV_HUGEPAGE);  // to fill it takes long
     Block &kept = blocks[b.at] = b;
     set(kept, Block::OPEN);
     reached = nullptr;
-    memset((void *)b.data(), 0xff, b.end() - b.data());
-    ASAN_POISON_MEMORY_REGION((void *)b.data(), b.at - b.data());
-    ASAN_POISON_MEMORY_REGION((void *)(b.at + n), b.end() - b.at - n);
+    memset((void *)b.at, 0xff, n);
+    forbid(b.data(), b.at);
+    forbid(b.at + n, b.end());
     d->used += size;
     at = b.at;
     return SUCCESS;
@@ -126,7 +132,9 @@ Result release(uintptr_t at) {
     const Block b = i->second;
     blocks.erase(i);
     b.context->device->used -= up(b.size, alignment);
-    ASAN_UNPOISON_MEMORY_REGION((void *)b.data(), b.end() - b.data());
+#ifdef CUEMU_ASAN
+    __asan_unpoison_memory_region((void *)b.data(), b.end() - b.data());
+#endif
     mmap(b.base, b.mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     freed.push_back(b);
     freedBytes += b.mapped;

@@ -75,7 +75,8 @@ void armFailure(Context *c) {
     std::string near;
     for (const cuemu::Kernel *k = kernels; k; k = k->next) {
         if (means(c->failName, k->name)) return;
-        if (!strncmp(k->name, c->failName.c_str(), 4)) near += std::string(near.empty() ? ": there are " : ", ") + k->name;
+        if (!strncmp(k->name, c->failName.c_str(), 3))
+            near += std::string(near.empty() ? ": there are " : ", ") + k->name;
     }
     die("LIFT_EMU_FAIL=%s: no kernel has that name%s", fail, near.c_str());
 }
@@ -204,7 +205,8 @@ API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned 
     if (extra) return NOT_SUPPORTED;
     if (!s) return INVALID_HANDLE;
     if (f->module->context != c || s->lane.context != c)
-        return refuse(k, INVALID_HANDLE, "the current context is that of GPU %d, its module's of GPU %d, the stream's of GPU %d",
+        return refuse(k, INVALID_HANDLE,
+                      "the current context is that of GPU %d, its module's of GPU %d, the stream's of GPU %d",
                       c->device->ordinal, f->module->context->device->ordinal, s->lane.context->device->ordinal);
     if (!gx || !gy || !gz || gx > 0x7fffffff || gy > 65535 || gz > 65535)
         return refuse(k, INVALID_VALUE, "a grid of %u x %u x %u blocks", gx, gy, gz);

@@ -223,8 +223,8 @@ API cuEventRecord(Event *e, void *handle) {
     if (!s || !is(e)) return INVALID_HANDLE;
     if (s->lane.context->error) return s->lane.context->error;
     if (e->context != s->lane.context) {
-        fprintf(stderr, "cuemu: cuEventRecord: the event is of GPU %d, the stream of GPU %d\n", e->context->device->ordinal,
-                s->lane.context->device->ordinal);
+        fprintf(stderr, "cuemu: cuEventRecord: the event is of GPU %d, the stream of GPU %d\n",
+                e->context->device->ordinal, s->lane.context->device->ordinal);
         return INVALID_HANDLE;
     }
     if (s->capture && !s->capture->valid) return CAPTURE_INVALIDATED;

@@ -10,6 +10,7 @@ int cuInit(unsigned);
 int cuDeviceGetCount(int *);
 int cuDeviceGet(int *, int);
 int cuDeviceTotalMem_v2(size_t *, int);
+int cuDeviceGetPCIBusId(char *, int, int);
 int cuDeviceGetAttribute(int *, int, int);
 int cuDevicePrimaryCtxRetain(Handle *, int);
 int cuDevicePrimaryCtxRelease_v2(int);
@@ -40,6 +41,7 @@ int cuStreamDestroy_v2(Handle);
 int cuStreamSynchronize(Handle);
 int cuStreamWaitEvent(Handle, Handle, unsigned);
 int cuEventCreate(Handle *, unsigned);
+int cuEventDestroy_v2(Handle);
 int cuEventRecord(Handle, Handle);
 int cuEventSynchronize(Handle);
 int cuEventElapsedTime(float *, Handle, Handle);
@@ -54,6 +56,7 @@ int cuTexRefSetFlags();
 int cublasCreate_v2(Handle *);
 int cublasDestroy_v2(Handle);
 int cublasSetStream_v2(Handle, Handle);
+int cublasSetWorkspace_v2(Handle, Ptr, size_t);
 int cublasGemmEx(Handle, int, int, int, int, int, const void *, Ptr, int, int, Ptr, int, int, const void *, Ptr, int,
                  int, int, int);
 int cublasGemmStridedBatchedEx(Handle, int, int, int, int, int, const void *, Ptr, int, int, long long, Ptr, int, int,

@@ -1,5 +1,5 @@
-// The emulator's tests: `test NAME` runs one, which prints what is wrong and exits with 1. What the emulator must say
-// on stderr is looked at by emu_test.go.
+// The emulator's tests: `test NAME` runs one, which prints what is wrong and exits with 1. emu_test.go runs them all,
+// in the environments that they ask for, and looks at what the emulator says on stderr.
 #include "cu.h"
 #include <math.h>
 #include <stdio.h>
@@ -197,7 +197,7 @@ static void edges() {
                                  {-10000000000, -2147483648ll, 0, -2147483648ll, 0xd015},
                                  {2 * (big - 1) + 1, 2147483647, 4294967295, 2147483647, 0x60ad},
                                  {-2 * big, -2147483648ll, 0, -2147483648ll, 0xe0ad},
-                                 {-2 * big, 0, 0, 0, 0x7fc0},
+                                 {-2 * big, 0, 0, 0, 0x7fff},
                                  {2 * (big - 1) + 1, 2147483647, 4294967295, 2147483647, 0x7f80},
                                  {-2 * big, -2147483648ll, 0, -2147483648ll, 0xff80},
                                  {1, 1, 1, 1, 0x3f80},
@@ -325,6 +325,95 @@ static void memory() {  // LIFT_EMU_MEMORY=1048576
     IS(801, cuTexRefSetFlags());
 }
 
+// What is freed or destroyed is gone, and what belongs to one context is of no use in another.
+static void handles() {  // LIFT_EMU_GPUS=2
+    Handle second = open(1), blas;
+    open();
+    Device<float> x(16);
+    OK(cuMemFree_v2(x.at));
+    IS(1, cuMemFree_v2(x.at));
+    Device<float> y(16), z(16);
+    IS(1, cuMemFree_v2(y.at + 4));
+    OK(cuMemFreeAsync(y.at, stream));
+    IS(1, cuMemFreeAsync(y.at, stream));
+    void *host;
+    OK(cuMemHostAlloc(&host, 64, 0));
+    IS(1, cuMemcpyHtoD_v2(z.at, (char *)host + 32, 64));
+    OK(cuMemcpyHtoD_v2(z.at, host, 64));
+    OK(cuMemFreeHost(host));
+    IS(1, cuMemFreeHost(host));
+
+    Handle other, event, far;
+    OK(cuStreamCreate(&other, 1));
+    OK(cuEventCreate(&event, 2));
+    OK(cublasCreate_v2(&blas));
+    OK(cublasSetStream_v2(blas, other));
+    OK(cuStreamDestroy_v2(other));
+    IS(400, cuStreamSynchronize(other));
+    IS(400, launch("axpy", 1, 16, 0, other, z.at, z.at, 1.0f, 16));
+    float one = 1;
+    IS(7, cublasGemmEx(blas, 0, 0, 1, 1, 1, &one, z.at, 0, 1, z.at, 0, 1, &one, z.at, 0, 1, 68, -1));
+    OK(cuCtxSetCurrent(second));
+    OK(cuStreamCreate(&far, 1));
+    IS(400, launch("axpy", 1, 16, 0, far, z.at, z.at, 1.0f, 16));  // of a module of the other context
+    IS(400, cuEventRecord(event, far));
+    OK(cuEventDestroy_v2(event));
+    IS(400, cuEventRecord(event, stream));
+}
+
+// Graphs that were captured and are gone leave events that none may wait for.
+static void stale_event() {
+    open();
+    Handle event, graph, other;
+    OK(cuStreamCreate(&other, 1));
+    OK(cuEventCreate(&event, 2));
+    OK(cuStreamBeginCapture_v2(stream, 1));
+    OK(cuEventRecord(event, stream));
+    OK(cuStreamEndCapture(stream, &graph));
+    OK(cuGraphDestroy(graph));
+    IS(907, cuStreamWaitEvent(other, event, 0));
+    IS(907, cuEventSynchronize(event));
+    OK(cuEventRecord(event, stream));
+    OK(cuStreamWaitEvent(other, event, 0));
+}
+
+// Which GPUs the process sees: as many buses are printed.
+static void visible() {
+    int n;
+    if (cuInit(0) == 100) return;
+    OK(cuDeviceGetCount(&n));
+    for (int i = 0; i < n; i++) {
+        char bus[16];
+        OK(cuDeviceGetPCIBusId(bus, sizeof bus, i));
+        printf("%s ", bus);
+    }
+    IS(101, cuDeviceGet(&n, n));
+}
+
+// A buffer is filled again while a kernel of another stream may still read it: the kernel's stream comes first if it is
+// the one that the host waits for; only LIFT_EMU_SHUFFLE finds that.
+static void overtaken() {
+    open();
+    Handle copies;
+    OK(cuStreamCreate(&copies, 1));
+    int early = 0;
+    for (int i = 0; i < 64; i++) {
+        Device<float> x(std::vector<float>(64, 1.0f)), y(std::vector<float>(64, 0.0f));
+        OK(launch("axpy", 1, 64, 0, stream, y.at, x.at, 1.0f, 64));
+        OK(cuMemsetD32Async(x.at, 0x40000000, 64, copies));
+        OK(cuStreamSynchronize(stream));
+        early += y.get()[0] != 1;
+        OK(cuStreamSynchronize(copies));
+    }
+    printf("%s\n", early ? "overtaken" : "in order");
+}
+
+static void touch() {
+    open();
+    Device<float> x(64);
+    printf("%g\n", *(volatile float *)x.at);
+}
+
 // What a kernel does wrong is an error that stays; the process goes on.
 template <class... A>
 static void fault(int blocks, int threads, int shared, const char *name, A... a) {
@@ -350,6 +439,19 @@ static void before() {
     open();
     Device<float> y(64);
     fault(2, 64, 0, "store", y.at, -1024ll, 1.0f);
+}
+static void padding() {
+    open();
+    Device<float> y(50);
+    fault(2, 64, 0, "store", y.at, 51ll, 1.0f);
+}
+static void workspace() {
+    open();
+    Handle blas;
+    Device<float> y(64);
+    OK(cublasCreate_v2(&blas));
+    OK(cublasSetWorkspace_v2(blas, y.at, 256));
+    fault(2, 64, 0, "store", y.at, 5ll, 1.0f);
 }
 static void null() {
     open();
@@ -395,7 +497,7 @@ static void diverge_warp() {
     fault(1, 64, 0, "diverge_warp", y.at);
 }
 
-static void inject() {  // LIFT_EMU_FAIL=axpy:3
+static void inject() {  // LIFT_EMU_FAIL=axpy:3, or of all kernels that one
     open();
     Device<float> y(std::vector<float>(64, 1.0f));
     for (int i = 0; i < 2; i++) OK(launch("axpy", 1, 64, 0, stream, y.at, y.at, 1.0f, 64));
@@ -550,8 +652,15 @@ static const std::map<std::string, void (*)()> tests = {
     {"lazy", lazy},
     {"graphs", graphs},
     {"memory", memory},
+    {"handles", handles},
+    {"stale_event", stale_event},
+    {"visible", visible},
+    {"overtaken", overtaken},
+    {"touch", touch},
     {"behind", behind},
     {"before", before},
+    {"padding", padding},
+    {"workspace", workspace},
     {"null", null},
     {"freed", freed},
     {"peerless", peerless},
