@@ -36,6 +36,9 @@ func (r *report) markdown() string {
 		b.WriteString("\nAll parts passed.\n")
 	}
 	b.WriteString("\n```\n" + strings.Join(r.machine, "\n") + "\n```\n")
+	if r.proofs == nil {
+		return b.String()
+	}
 	b.WriteString("\n## Proofs\n\nTests, those within tests counted too.\n\n| | passed | failed | skipped | time |\n|---|---|---|---|---|\n")
 	for _, p := range r.proofs {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %s |\n", p.what, p.passed, p.failed, p.skipped, p.took.Round(time.Second))
