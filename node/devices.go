@@ -142,6 +142,25 @@ func (p *pool) each(ctx context.Context, n int, f func(d *device, i int) error) 
 	return j.err
 }
 
+// deal calls f for every i in [0, n), piece i on device i modulo their number, and waits for all. It is each for devices that go on while their GPU
+// computes: the first to be free would take pieces for which another GPU has time.
+func (p *pool) deal(ctx context.Context, n int, f func(d *device, i int) error) error {
+	j := &job{}
+	err := p.everyDevice(ctx, func(d *device) error {
+		for i := d.id; i < n && !j.failed.Load(); i += p.size {
+			err := context.Cause(ctx)
+			if err == nil {
+				err = f(d, i)
+			}
+			if err != nil {
+				j.fail(i, err)
+			}
+		}
+		return nil
+	})
+	return errors.Join(j.err, err)
+}
+
 // build gives every device a network over the node's parameters.
 func (p *pool) build(ctx context.Context, o networkOptions, ps *paramSet) error {
 	return p.everyDevice(ctx, func(d *device) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -179,6 +180,39 @@ func TestPoolStopsAtAnError(t *testing.T) {
 	})
 	if !errors.Is(err, broken) || after.Load() > 10 {
 		t.Errorf("error %v; %d pieces were begun long after it", err, after.Load())
+	}
+}
+
+// A dealt piece is done by its own device, in order, and the error is that of the lowest piece.
+func TestPoolDeals(t *testing.T) {
+	p := startTestPool(t, 3)
+	var by [3][]int
+	if err := p.deal(t.Context(), 8, func(d *device, i int) error { by[d.id] = append(by[d.id], i); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want := [3][]int{{0, 3, 6}, {1, 4, 7}, {2, 5}}; !reflect.DeepEqual(by, want) {
+		t.Errorf("dealt %v, want %v", by, want)
+	}
+	failed := make(chan struct{})
+	err := p.deal(t.Context(), 1000, func(d *device, i int) error {
+		switch {
+		case i == 2: // after piece 4 has failed
+			<-failed
+			return errors.New("piece 2")
+		case i == 4:
+			defer close(failed)
+			return errors.New("piece 4")
+		}
+		return nil
+	})
+	if err == nil || err.Error() != "piece 2" {
+		t.Errorf("error %v, want that of piece 2", err)
+	}
+	reason := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(reason)
+	if err := p.deal(ctx, 4, func(*device, int) error { t.Error("a piece after the end"); return nil }); !errors.Is(err, reason) {
+		t.Errorf("error %v", err)
 	}
 }
 

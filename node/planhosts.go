@@ -42,8 +42,11 @@ const (
 // hostCopy is the bytes a second that the one core of a device copies into pinned memory.
 const hostCopy = 8e9
 
-// driverCall is how long one goroutine takes to ask a GPU for something outside a graph: cuda.Sums asks all GPUs of the host in turn.
-const driverCall = 2e-6
+// How long it takes to ask a GPU for something outside a graph, and to put a thread to each GPU of several, which all are then asked at once.
+const (
+	driverCall  = 2e-6
+	threadStart = 20e-6
+)
 
 // walk is what a micro-batch asks of a GPU, counted by stepping the network.
 type walk struct {
@@ -112,16 +115,15 @@ type Cluster struct {
 	Hosts int
 	GPUs  int // of each
 	Wire  Wire
-
-	calls float64 // how long one call of the driver takes; 0: driverCall
 }
 
-// call is how long one call of the driver takes.
-func (c Cluster) call() float64 {
-	if c.calls == 0 {
-		return driverCall
+// asking is how long it takes to ask each GPU of a host for so many things.
+func (c Cluster) asking(calls float64) float64 {
+	t := calls * driverCall
+	if c.GPUs > 1 {
+		t += threadStart
 	}
-	return c.calls
+	return t
 }
 
 // StepTime is a step's predicted time, in seconds, and what it sends.
@@ -169,7 +171,7 @@ type stage struct{ fixed, each float64 }
 func (c Cluster) stages() []stage {
 	gpus, share := float64(c.GPUs), float64(c.GPUs-1)/float64(c.GPUs)
 	memory := c.GPU.Memory * memoryShare
-	s := []stage{{fixed: gpus * (2*gpus + 6) * c.call(), each: sumBytes*share/c.GPU.Peer + 2*sumBytes/memory}}
+	s := []stage{{fixed: c.asking(2*gpus + 6), each: sumBytes*share/c.GPU.Peer + 2*sumBytes/memory}}
 	if c.Hosts > 1 {
 		s = append(s, stage{each: wireBytesAValue / gpus / c.GPU.Host},
 			stage{each: wireBytesAValue * 2 * float64(c.Hosts-1) / float64(c.Hosts) / c.Wire.rate()})
@@ -186,7 +188,7 @@ func (c Cluster) update(w *walk) float64 {
 		t += bytesOfFloat * values / gpus / c.GPU.Host
 		calls++
 	}
-	return t + float64(len(w.sums.Buckets))*gpus*calls*c.call()
+	return t + c.asking(float64(len(w.sums.Buckets))*calls)
 }
 
 // load is a bucket: when it may leave, and how many values it has.

@@ -66,7 +66,11 @@ func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
 	}
 	divisor := t.bench.divisor(t.schedule, step)
 	pending := t.feed.take(step)
-	err := t.pool.each(ctx, len(mine), func(d *device, i int) error {
+	each := t.pool.each
+	if t.bench.sums != nil {
+		each = t.pool.deal
+	}
+	err := each(ctx, len(mine), func(d *device, i int) error {
 		return t.microBatch(ctx, d, step, i, mine[i], pending[i], divisor)
 	})
 	if err != nil {

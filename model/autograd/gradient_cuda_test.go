@@ -6,7 +6,6 @@ import (
 	"os"
 	"testing"
 
-	"lift/model/autograd/gradtest"
 	"lift/model/tensor"
 	"lift/model/tensor/cuda"
 )
@@ -28,5 +27,5 @@ func TestGradientsOnGPU(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	gradtest.Run(t, func() (tensor.Device, error) { return g.NewDevice(cuda.Options{}) }, tensor.F32, tensor.BF16)
+	checkGradients(t, func() (tensor.Device, error) { return g.NewDevice(cuda.Options{}) }, tensor.F32, tensor.BF16)
 }

@@ -3,7 +3,6 @@ package autograd_test
 import (
 	"testing"
 
-	"lift/model/autograd/gradtest"
 	"lift/model/tensor"
 	"lift/model/tensor/cpu"
 	"lift/model/tensor/cpu/cputest"
@@ -12,10 +11,10 @@ import (
 
 func TestGradients(t *testing.T) {
 	cputest.Open(t) // skips a build without the engine
-	gradtest.Run(t, func() (tensor.Device, error) { return cpu.New() })
+	checkGradients(t, func() (tensor.Device, error) { return cpu.New() })
 }
 
 // The reference device computes with both types, and the host cannot address its memory.
 func TestGradientsOfBothTypes(t *testing.T) {
-	gradtest.Run(t, func() (tensor.Device, error) { return devicetest.NewReference(), nil }, tensor.F32, tensor.BF16)
+	checkGradients(t, func() (tensor.Device, error) { return devicetest.NewReference(), nil }, tensor.F32, tensor.BF16)
 }

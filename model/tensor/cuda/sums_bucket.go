@@ -22,10 +22,12 @@ func (s *Sums) Bucket(ctx context.Context, b int) ([]byte, error) {
 	s.mu.Lock()
 	from := s.from[b]
 	s.mu.Unlock()
-	if err := s.each(func(r *replica) error { return s.reduce(r, b, from) }); err != nil {
-		return nil, err
-	}
-	if err := s.each(func(r *replica) error { return r.check("summing gradients", r.done.Synchronize()) }); err != nil {
+	if err := s.each(func(r *replica) error {
+		if err := s.reduce(r, b, from); err != nil {
+			return err
+		}
+		return r.check("summing gradients", r.done.Synchronize())
+	}); err != nil {
 		return nil, err
 	}
 	if err := s.bad(b); err != nil || s.alone {
@@ -117,9 +119,10 @@ func (s *Sums) bad(b int) error {
 
 // fetch copies the slices of a packed bucket to the host, one behind the other.
 func (s *Sums) fetch(b int) ([]byte, error) {
-	size := 0
+	size, at := 0, map[*replica]int{}
 	for _, r := range s.replicas {
-		size += int(pinnedSlice[uint64](r.small, 0, 1)[0])
+		at[r] = size
+		size += r.packedBytes()
 	}
 	if p := &s.packed[b]; p.bytes < size {
 		err := s.replicas[0].gpu.on(func() (err error) {
@@ -131,20 +134,21 @@ func (s *Sums) fetch(b int) ([]byte, error) {
 			return nil, err
 		}
 	}
-	at := 0
 	if err := s.each(func(r *replica) error {
-		n := int(pinnedSlice[uint64](r.small, 0, 1)[0])
+		n := r.packedBytes()
 		if n == 0 {
 			return nil
 		}
-		to := unsafe.Add(s.packed[b].ptr, at)
-		at += n
-		return r.check("copying packed sums", cu.MemcpyDtoHAsync(to, r.ptr(r.at.packed, 0), int64(n), r.stream))
+		to := unsafe.Add(s.packed[b].ptr, at[r])
+		return r.check("copying packed sums", cu.MemcpyDtoHAsync(to, r.ptr(r.at.packed, 0), int64(n), r.stream), r.stream.Synchronize())
 	}); err != nil {
 		return nil, err
 	}
-	return pinnedSlice[byte](s.packed[b], 0, size), s.wait("copying packed sums")
+	return pinnedSlice[byte](s.packed[b], 0, size), nil
 }
+
+// packedBytes is the size of the slice that the GPU has packed.
+func (r *replica) packedBytes() int { return int(pinnedSlice[uint64](r.small, 0, 1)[0]) }
 
 // wait is for all that was asked of all GPUs' streams.
 func (s *Sums) wait(what string) error {

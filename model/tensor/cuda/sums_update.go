@@ -18,10 +18,12 @@ func (s *Sums) Update(reduced []float32, rate, keep, decay float32) error {
 	if (reduced == nil) != s.alone || (reduced != nil && len(reduced) != s.config.values()) {
 		return fmt.Errorf("cuda: sums: an update with %d sums; the layout has %d (alone: %t)", len(reduced), s.config.values(), s.alone)
 	}
-	if err := s.each(func(r *replica) error { return s.update(r, reduced, rate, keep, decay) }); err != nil {
-		return err
-	}
-	if err := s.wait("updating the parameters"); err != nil {
+	if err := s.each(func(r *replica) error {
+		if err := s.update(r, reduced, rate, keep, decay); err != nil {
+			return err
+		}
+		return r.check("updating the parameters", r.stream.Synchronize())
+	}); err != nil {
 		return err
 	}
 	runtime.KeepAlive(reduced)

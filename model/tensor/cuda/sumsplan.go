@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"sort"
 )
 
 // SumBlock is how many values share one width in a packed bucket: allreduce's block.
@@ -17,33 +16,6 @@ type SumsConfig struct {
 	Contributions int      // the most micro-batches that a step has
 }
 
-// maxSumValues is as many values as the kernels can count.
-const maxSumValues = 1 << 31
-
-// limit is the largest magnitude of a sum, in steps of the fixed point; a contribution's is this over their number.
-const limit = 1 << 62
-
-func (c SumsConfig) check() error {
-	n := len(c.Offsets) - 1
-	if n < 0 || c.Offsets[0] != 0 || !sort.IntsAreSorted(c.Offsets) || c.Offsets[n] > maxSumValues {
-		return fmt.Errorf("cuda: sums: tensors begin at %v; that is 0 first, no less than the one before, and %d at most", c.Offsets, maxSumValues)
-	}
-	if c.FirstParam < 0 || c.FirstParam > n || c.Contributions < 1 || c.FractionBits < 1 || c.FractionBits > 60 {
-		return fmt.Errorf("cuda: sums: first parameter %d of %d tensors, %d contributions, %d fraction bits", c.FirstParam, n, c.Contributions, c.FractionBits)
-	}
-	end := c.values()
-	for i, b := range c.Buckets {
-		if b[1] != end || b[0] < 0 || b[0] >= b[1] {
-			return fmt.Errorf("cuda: sums: bucket %d is %v; it ends at %d", i, b, end)
-		}
-		end = b[0]
-	}
-	if end != 0 {
-		return fmt.Errorf("cuda: sums: no bucket has the first %d values", end)
-	}
-	return nil
-}
-
 func (c SumsConfig) values() int { return c.Offsets[len(c.Offsets)-1] }
 
 // part is a range of the flat vector.
@@ -51,15 +23,8 @@ type part struct{ lo, hi int }
 
 func (p part) len() int { return p.hi - p.lo }
 
-// and is what both have; its length may be 0.
-func (p part) and(q part) part {
-	lo := max(p.lo, q.lo)
-	return part{lo, max(lo, min(p.hi, q.hi))}
-}
-
 func (c SumsConfig) tensor(i int) part { return part{c.Offsets[i], c.Offsets[i+1]} }
 func (c SumsConfig) bucket(b int) part { return part{c.Buckets[b][0], c.Buckets[b][1]} }
-func (c SumsConfig) params() part      { return part{c.Offsets[c.FirstParam], c.values()} }
 
 // slice is the part of bucket b that GPU i of n sums, packs and updates: whole blocks, as even as that allows.
 func (c SumsConfig) slice(b, i, n int) part {

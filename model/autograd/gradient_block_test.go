@@ -1,4 +1,4 @@
-package gradtest
+package autograd_test
 
 import (
 	"math"

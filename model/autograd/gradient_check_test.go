@@ -1,6 +1,4 @@
-// Package gradtest checks the tape's operations on a device: their values against references in float64, their gradients against central differences
-// of those, and a whole block in BF16 against the same in F32.
-package gradtest
+package autograd_test
 
 import (
 	"fmt"
@@ -14,8 +12,10 @@ import (
 	ref "lift/model/tensor/devicetest"
 )
 
-// Run checks the devices that open returns with activations of each type: of F32 where none is given. It calls open on the thread that it then uses.
-func Run(t *testing.T, open func() (tensor.Device, error), types ...tensor.DType) {
+// checkGradients checks the tape's operations on the devices that open returns: their values against references in float64, their gradients against
+// central differences of those, and a whole block in BF16 against the same in F32. Activations are of each type: of F32 where none is given. It calls
+// open on the thread that it then uses.
+func checkGradients(t *testing.T, open func() (tensor.Device, error), types ...tensor.DType) {
 	if len(types) == 0 {
 		types = []tensor.DType{tensor.F32}
 	}
