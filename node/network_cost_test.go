@@ -38,10 +38,10 @@ func (c *counter) SoftmaxCrossEntropy(loss, dlogits, logits tensor.Tensor, label
 	c.Device.SoftmaxCrossEntropy(loss, dlogits, logits, labels, terms, scale)
 }
 
-// Sizes of the networks whose costs are counted: multiples of 16, for memory is counted in lines of 64 bytes.
+// Sizes of the networks whose costs are counted. With 64 images every tensor of the batch takes whole blocks of the arena, which are 256 bytes.
 const (
 	costWidth, costMLP, costHeads = 32, 48, 2
-	costTokens, costImages        = 5, 16
+	costTokens, costImages        = 5, 64
 	costRank, costPrompts         = 16, 3
 	costClasses                   = 4
 )
