@@ -12,8 +12,9 @@ import (
 
 // engine is this host's devices of one kind, as many as the node uses. A pool opens each on an OS thread of its own.
 type engine interface {
-	// size is how many devices compute at once.
+	// size is how many devices compute at once, and count how many cores or GPUs they are: what a node is worth beside others.
 	size() int
+	count() int
 	// open opens device i on the calling thread, which is locked to the goroutine that will use it.
 	open(i int) (tensor.Device, error)
 	// line is readable: what decides the bits that the devices compute.
@@ -41,7 +42,8 @@ func openEngine(cfg *configs.Config, need func() (footprint, error)) (engine, er
 // cpuEngine is so many cores.
 type cpuEngine int
 
-func (e cpuEngine) size() int { return int(e) }
+func (e cpuEngine) size() int  { return int(e) }
+func (e cpuEngine) count() int { return int(e) }
 
 // open opens the calling OS thread's core.
 func (cpuEngine) open(int) (tensor.Device, error) {

@@ -120,6 +120,8 @@ func gpuLines() []string {
 // size counts each GPU as often as it has micro-batches in flight.
 func (e *gpuEngine) size() int { return len(e.gpus) * e.each }
 
+func (e *gpuEngine) count() int { return len(e.gpus) }
+
 // open gives each GPU its first device before any its second.
 func (e *gpuEngine) open(i int) (tensor.Device, error) {
 	dev, err := e.gpus[i%len(e.gpus)].NewDevice(e.options)

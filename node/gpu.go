@@ -74,7 +74,7 @@ const (
 	byGap      = "start"
 )
 
-// Seconds is how long a kernel takes on g, and what limits it: the slower of its products and of its bytes, and never less than its start.
+// seconds is how long a kernel takes on g, and what limits it: the slower of its products and of its bytes, and never less than its start.
 func (g GPU) seconds(o *op) (s float64, limit string) {
 	memory := float64(o.read+o.written) / (g.Memory * memoryShare)
 	products := g.products(o)

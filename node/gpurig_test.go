@@ -156,7 +156,7 @@ func (r *rig) step(ctx context.Context, first uint64, mine []int, total int) (fl
 	if err := r.gradients.begin(ctx, step, len(mine), total); err != nil {
 		return 0, err
 	}
-	if err := r.pool.each(ctx, len(mine), func(d *device, k int) error { return r.microBatch(d, k, first+uint64(mine[k])) }); err != nil {
+	if err := r.pool.deal(ctx, len(mine), func(d *device, k int) error { return r.microBatch(d, k, first+uint64(mine[k])) }); err != nil {
 		r.gradients.abort(err)
 		return 0, err
 	}

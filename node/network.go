@@ -64,7 +64,7 @@ type copied struct {
 	tensor.Memory
 }
 
-// networkSeconds is the time spent computing, cumulative.
+// networkSeconds is the time that steps spent computing, cumulative; on a GPU, asking for it.
 type networkSeconds struct{ Forward, Backward time.Duration }
 
 // newNetwork builds the model on a device. The parameters' values are read from ps at every step: they must not change during one.
@@ -276,7 +276,7 @@ func (n *network) ArenaPeak() int64 { return n.tape.ArenaPeak() }
 // ArenaReserved returns the bytes that activations and their gradients hold of the device's memory.
 func (n *network) ArenaReserved() int64 { return n.tape.ArenaReserved() }
 
-// Seconds returns the time spent computing steps so far.
+// Seconds returns the time spent on steps so far.
 func (n *network) Seconds() networkSeconds { return n.seconds }
 
 // Close frees the network's device memory.

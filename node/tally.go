@@ -186,11 +186,11 @@ func (t *tally) Gather(v, _, index tensor.Tensor, _ int, acc bool) {
 }
 
 func (t *tally) ScaleShiftBackward(dx, dscale, dshift, dy, x, scale tensor.Tensor) {
-	t.add("ScaleShiftBackward", list{dx, dscale, dshift}, list{dy, x, scale, dscale, dshift}).more = sums(dscale, dshift)
+	t.add("ScaleShiftBackward", list{dx, dscale, dshift}, list{dy, x, scale, dscale, dshift}).more = present(dscale, dshift)
 }
 
-// sums is how many of the tensors are there: each takes a kernel that adds up the parts of its sum.
-func sums(tensors ...tensor.Tensor) (n int64) {
+// present is how many of the tensors are there: each takes a kernel that adds up the parts of its sum.
+func present(tensors ...tensor.Tensor) (n int64) {
 	for _, x := range tensors {
 		if !x.IsNone() {
 			n++
@@ -209,7 +209,7 @@ func (t *tally) LayerNorm(y, stats, x, gain, bias tensor.Tensor, _ float32) {
 
 func (t *tally) LayerNormBackward(dx, dgain, dbias, dy, x, gain, stats tensor.Tensor, acc bool) {
 	o := t.add("LayerNormBackward", list{dx, dgain, dbias}, list{dy, x, gain, stats, dgain, dbias})
-	if o.more = sums(dgain, dbias); o.more > 0 {
+	if o.more = present(dgain, dbias); o.more > 0 {
 		t.leaves(cuda.NormScratch(x.Rows(), x.Cols()))
 	}
 	if acc {

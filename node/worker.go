@@ -153,7 +153,7 @@ func bucketValues(total, limitBytes int) int {
 
 // serveMeters makes the metrics, and serves them where node.metrics_addr says so.
 func (w *worker) serveMeters() (err error) {
-	w.meters = newMeters(w.o.Build, w.cfg.Node.Device, w.bench.pool.size, gauges{
+	w.meters = newMeters(w.o.Build, w.cfg.Node.Device, w.bench.pool.engine.count(), gauges{
 		phases: w.clock.read,
 		bytes: func() (sent, received uint64) {
 			s := w.reducer.Stats()
@@ -173,7 +173,7 @@ func (w *worker) serveMeters() (err error) {
 func (w *worker) join(ctx context.Context) error {
 	b := w.bench
 	req := &liftpb.JoinRequest{
-		RunId: w.session.runID, Node: w.o.Name, RingAddr: w.server.addr(), Devices: uint32(b.pool.size),
+		RunId: w.session.runID, Node: w.o.Name, RingAddr: w.server.addr(), Devices: uint32(b.pool.engine.count()),
 		ConfigDigest: w.cfg.AgreedDigest(), ConfigKeys: w.cfg.AgreedKeys(),
 		BackboneDigest:   hexOf(b.weights.Digest()),
 		TrainIndexDigest: hexOf(b.train.Digest()), TestIndexDigest: hexOf(b.eval.Digest()),
