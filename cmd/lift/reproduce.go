@@ -36,7 +36,7 @@ train does, and puts the paper's figures beside those of the run. The same comma
 			dry := f.Bool("dry-run", false, "print what is needed and what is missing, and end")
 			yes := f.Bool("yes", false, "do not ask before the run starts")
 			f.Int("nodes", 0, "start `N` nodes (coordinator.nodes)")
-			f.Int("devices", 0, "`D` devices a node (node.devices); by default the cores of this host, shared out")
+			f.Int("devices", 0, "`D` devices a node (node.devices); by default the cores of this host, shared out, or its GPUs")
 			return func(ctx context.Context, c call) error {
 				published, err := rows()
 				if err != nil {

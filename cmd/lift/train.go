@@ -19,7 +19,7 @@ it after the current step, a second one at once.`,
 	ownSignals: true,
 	setup: func(f *flag.FlagSet) action {
 		f.Int("nodes", 0, "start `N` nodes (coordinator.nodes)")
-		f.Int("devices", 0, "`D` devices a node (node.devices); by default the cores of this host, shared out")
+		f.Int("devices", 0, "`D` devices a node (node.devices); by default the cores of this host, shared out, or its GPUs")
 		json := f.Bool("json", false, "print events as JSON, one a line; the last one is the summary")
 		return func(ctx context.Context, c call) error {
 			extra := append(setBy(f, "nodes", "coordinator.nodes"), setBy(f, "devices", "node.devices")...)

@@ -110,7 +110,7 @@ func (d *Device) AttentionBackward(dq, dkv, dout, out, stats tensor.Tensor, h te
 	if out.Len() == 0 {
 		return
 	}
-	terms := uint64(uintptr(d.scratch(AttentionScratch(a.b, a.h, a.tq)).Ptr))
+	terms := d.scratchAt(AttentionScratch(a.b, a.h, a.tq))
 	gq, gk, gv := ptrAt(dq, h.QCol), ptrAt(dkv, h.KCol), ptrAt(dkv, h.VCol)
 	if a.onTensorCores(h) {
 		k, in := tensorCores[a.dh], a.inputs(h, false)

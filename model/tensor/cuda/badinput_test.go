@@ -211,7 +211,7 @@ func TestFailingKernel(t *testing.T) {
 	if err == nil {
 		t.Fatal("the second launch did not fail")
 	}
-	wantWords(t, err.Error(), "GPU 0", "failed in the middle of its work", "context is gone", "start the process again")
+	wantWords(t, err.Error(), "GPU 0", "failed in the middle of its work", "context is gone", "start the process again", "Xid at PCI 0000:01:00.0")
 	if again := d.Sync(); again != err {
 		t.Errorf("then it says %v", again)
 	}

@@ -29,8 +29,8 @@ var openBLAS = sync.OnceValues(func() (version string, err error) {
 	if C.lift_blas_open(&v[0], (*C.char)(unsafe.Pointer(&why[0])), C.int(len(why))) == 0 {
 		return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]), nil
 	}
-	return "", fmt.Errorf("cuda: no cuBLAS: %s. Install CUDA's libraries of version 11, 12 or 13 (apt: libcublas-12-x; pip: nvidia-cublas), and put their folder into "+
-		"LD_LIBRARY_PATH, or the library's path into LIFT_CUBLAS", C.GoString((*C.char)(unsafe.Pointer(&why[0]))))
+	return "", fmt.Errorf("cuda: no cuBLAS: %s. Install that of CUDA's version 11, 12 or 13, no later than the driver's "+
+		"(apt: libcublas-12-x; pip: nvidia-cublas-cu12), and put its folder into LD_LIBRARY_PATH, or its path into LIFT_CUBLAS", C.GoString((*C.char)(unsafe.Pointer(&why[0]))))
 })
 
 // blas is a device's handle and its workspace, whose size decides which kernels cuBLAS takes and so the bits.
@@ -39,13 +39,20 @@ type blas struct {
 	workspace tensor.Memory
 }
 
+// notInitialized is the cublasStatus_t of a library that does not start.
+const notInitialized = 1
+
 func (b *blas) open(d *Device) (err error) {
 	const bytes = 32 << 20 // what NVIDIA advises for the newest; the same on all, so that a plan knows it
 	if b.workspace, err = d.Alloc(bytes); err != nil {
 		return err
 	}
 	if s := C.lift_blas_create(&b.handle, unsafe.Pointer(d.stream.C()), b.workspace.Ptr, C.size_t(bytes)); s != 0 {
-		return b.failure(d, "opening cuBLAS", s)
+		err = b.failure(d, "opening cuBLAS", s)
+		if s == notInitialized {
+			err = fmt.Errorf("%w: mostly it is for a later CUDA than the driver (%s); name an earlier one in LIFT_CUBLAS", err, d.gpu.Info())
+		}
+		return err
 	}
 	return nil
 }

@@ -98,9 +98,9 @@ func (d *Device) check(what string, err error) {
 	}
 }
 
-// fail makes err the device's failure, unless it has one.
+// fail makes err, which may be nil, the device's failure, unless it has one.
 func (d *Device) fail(err error) {
-	if d.err == nil {
+	if err != nil && d.err == nil {
 		d.err = err
 	}
 }

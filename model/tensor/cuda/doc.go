@@ -1,4 +1,4 @@
-// Package cuda is the Device of one NVIDIA GPU. Only a program built with the tag cuda has it; in others Open returns ErrNotBuilt.
+// Package cuda is the Device of one NVIDIA GPU. Only a program built with the tag cuda has it; in others this package knows sizes alone, for plans.
 //
 // A GPU is a physical device: its context, its kernels, and one copy of the weights that its Devices place on it. A Device is one
 // micro-batch at a time: two streams, a cuBLAS handle, memory. Several Devices may share a GPU; each belongs to one locked OS thread.
@@ -18,13 +18,7 @@
 //	LIFT_CUDA_GRAPHS  0: no CUDA graphs
 package cuda
 
-import (
-	"errors"
-	"time"
-)
-
-// ErrNotBuilt says that this program was built without the engine for GPUs.
-var ErrNotBuilt = errors.New("cuda: built without it: build with `make build-cuda` (go build -tags cuda), or set node.device: cpu")
+import "time"
 
 // Options vary a Device. The zero value is the usual one.
 type Options struct {

@@ -4,7 +4,10 @@ package cuda
 
 /*
 #cgo LDFLAGS: -lcuda -ldl
+#cgo noescape lift_launch
+#cgo nocallback lift_launch
 #include <cuda.h>
+#include <stdint.h>
 #include "trampoline/trampoline.h"
 
 static CUresult lift_alloc_async(void **p, size_t bytes, CUstream s) { return cuMemAllocAsync((CUdeviceptr *)p, bytes, s); }
@@ -14,6 +17,12 @@ static CUresult lift_trim(CUdevice d) {
     CUmemoryPool pool;
     CUresult r = cuDeviceGetDefaultMemPool(&pool, d);
     return r ? r : cuMemPoolTrimTo(pool, 0);
+}
+static CUresult lift_launch(CUfunction f, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned shared, CUstream s,
+                            const uint64_t *args, size_t n) {
+    void *params[n + 1];
+    for (size_t i = 0; i < n; i++) params[i] = (void *)&args[i];
+    return cuLaunchKernel(f, x, y, z, threads, 1, 1, shared, s, params, 0);
 }
 static CUresult lift_begin_capture(CUstream s) { return cuStreamBeginCapture(s, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL); }
 static CUresult lift_end_capture(CUstream s, CUgraphExec *exec) {
@@ -37,7 +46,7 @@ import (
 )
 
 // What gorgonia.org/cu lacks: the driver's own cuInit, stream-ordered memory, pinned memory, more than 48 KiB of shared memory,
-// captures and graphs. Events, streams, modules, copies and launches are cu's.
+// captures and graphs; and launches. Events, streams, modules and copies are cu's.
 
 // status is a CUresult that is not success.
 type status C.CUresult
@@ -90,6 +99,15 @@ var startDriver = sync.OnceValue(func() error {
 	}
 })
 
+// pciAddress is where a GPU is on the PCI bus, as nvidia-smi and the kernel's log name it; empty where the driver does not say.
+func pciAddress(d cu.Device) string {
+	var address [32]C.char
+	if C.cuDeviceGetPCIBusId(&address[0], C.int(len(address)), C.CUdevice(d)) != C.CUDA_SUCCESS {
+		return ""
+	}
+	return C.GoString(&address[0])
+}
+
 func stream(s cu.Stream) C.CUstream { return C.CUstream(unsafe.Pointer(s.C())) }
 
 // allocAsync and freeAsync are ordered with the work of s.
@@ -113,6 +131,13 @@ func hostAlloc(bytes int) (p unsafe.Pointer, err error) {
 func allowShared(f cu.Function, bytes int) error {
 	// A cu.Function is its CUfunction.
 	return result(C.cuFuncSetAttribute(*(*C.CUfunction)(unsafe.Pointer(&f)), C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(bytes)))
+}
+
+// launch starts f over g. cu's own Launch has Go write pointers into memory of malloc's that is not cleared: when the collector runs, it takes what they are
+// written over for pointers too, and ends the process if one leads to a value of Go's that is gone.
+func launch(f cu.Function, g grid, s cu.Stream, args []uint64) error {
+	return result(C.lift_launch(*(*C.CUfunction)(unsafe.Pointer(&f)), C.uint(g.x), C.uint(g.y), C.uint(g.z), C.uint(g.threads), C.uint(g.shared), stream(s),
+		(*C.uint64_t)(unsafe.SliceData(args)), C.size_t(len(args))))
 }
 
 // graphExec is a CUDA graph that can be launched.

@@ -37,7 +37,7 @@ func (g *GPU) failure(what string, err error) error {
 	}
 	if s.lost() {
 		err = fmt.Errorf("cuda: %s failed in the middle of its work (%s): %w. Its context is gone, and with it all that was on it: start the process again; "+
-			"if it comes back, see the kernel's log for Xid and take the GPU out with CUDA_VISIBLE_DEVICES", g, what, s)
+			"if it comes back, see the kernel's log for Xid at PCI %s and take the GPU out with CUDA_VISIBLE_DEVICES", g, what, s, g.pci)
 		g.why.CompareAndSwap(nil, &err) // whoever asks next is told the same: there is one cause
 		g.lost.Store(true)
 		return *g.why.Load()

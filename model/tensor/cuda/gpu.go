@@ -21,6 +21,7 @@ type GPU struct {
 	dev          cu.Device
 	ctx          cu.CUContext
 	name         string
+	pci          string // its address
 	blas         string // cuBLAS's version
 	sms          int
 	major, minor int  // compute capability
@@ -72,6 +73,7 @@ func Open(ordinal int) (*GPU, error) {
 		return nil, g.failure("asking its name", err)
 	}
 	g.name = strings.TrimRight(g.name, "\x00 ")
+	g.pci = pciAddress(g.dev)
 	if err := checkDriver(ptx.Version, cu.Version()); err != nil {
 		return nil, fmt.Errorf("cuda: %s: %w", g, err)
 	}
@@ -165,9 +167,11 @@ func (g *GPU) function(k kernel, shared int) (cu.Function, error) {
 // String names the GPU in an error.
 func (g *GPU) String() string { return fmt.Sprintf("GPU %d (%s)", g.ordinal, g.name) }
 
-// Ordinal is the driver's number of the GPU. SMs is its number of multiprocessors.
-func (g *GPU) Ordinal() int { return g.ordinal }
-func (g *GPU) SMs() int     { return g.sms }
+// Name is what the driver calls the GPU.
+func (g *GPU) Name() string { return g.name }
+
+// SMs is its number of multiprocessors.
+func (g *GPU) SMs() int { return g.sms }
 
 // Info is a readable line of what decides the GPU's bits: its kind, and the libraries and kernels that run on it.
 func (g *GPU) Info() string {

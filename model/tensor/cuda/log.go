@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"unsafe"
 
 	"gorgonia.org/cu"
 )
@@ -14,8 +13,7 @@ import (
 type commandLog struct {
 	words    []uint64
 	commands int
-	last     int              // where the last command begins
-	params   []unsafe.Pointer // of the launch under way
+	last     int // where the last command begins
 }
 
 // The kinds of commands. A header is kind | words after it << 8 | kernel << 32.
@@ -79,9 +77,9 @@ func (d *Device) flush() {
 	}
 	if d.err == nil && len(d.log.words) > 0 {
 		if d.trace.tell != nil {
-			d.fail1(d.trace.run(d))
+			d.fail(d.trace.run(d))
 		} else {
-			d.fail1(d.graphs.run(d))
+			d.fail(d.graphs.run(d))
 		}
 	}
 	d.log.reset()
@@ -89,13 +87,6 @@ func (d *Device) flush() {
 	d.staged.rewind()
 	d.work.settle(d)
 	d.aligned.settle(d)
-}
-
-// fail1 is fail for what may be nil.
-func (d *Device) fail1(err error) {
-	if err != nil {
-		d.fail(err)
-	}
 }
 
 // issue asks the driver for each command of the log in turn.
@@ -127,19 +118,13 @@ func (d *Device) issue(words []uint64) error {
 }
 
 func (d *Device) issueLaunch(k kernel, w []uint64) error {
-	shared := int(w[2])
-	f, err := d.gpu.function(k, shared)
+	g := grid{x: int(uint32(w[0])), y: int(w[0] >> 32), z: int(uint32(w[1])), threads: int(w[1] >> 32), shared: int(w[2])}
+	f, err := d.gpu.function(k, g.shared)
 	if err != nil {
 		return err
 	}
-	args := w[3:]
-	d.log.params = d.log.params[:0]
-	for i := range args {
-		d.log.params = append(d.log.params, unsafe.Pointer(&args[i]))
-	}
-	x, y, z, threads := int(uint32(w[0])), int(w[0]>>32), int(uint32(w[1])), int(w[1]>>32)
-	if err := f.Launch(x, y, z, threads, 1, 1, shared, d.stream, d.log.params); err != nil {
-		return d.gpu.failure(fmt.Sprintf("kernel %s over %d x %d x %d blocks of %d threads with %d bytes of shared memory", kernelNames[k], x, y, z, threads, shared), err)
+	if err := launch(f, g, d.stream, w[3:]); err != nil {
+		return d.gpu.failure(fmt.Sprintf("kernel %s over %d x %d x %d blocks of %d threads with %d bytes of shared memory", kernelNames[k], g.x, g.y, g.z, g.threads, g.shared), err)
 	}
 	return nil
 }

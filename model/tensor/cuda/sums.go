@@ -196,11 +196,8 @@ func (r *replica) launch(k kernel, g grid, args ...uint64) error {
 	if err != nil {
 		return err
 	}
-	params := make([]unsafe.Pointer, len(args))
-	for i := range args {
-		params[i] = unsafe.Pointer(&args[i])
-	}
-	return r.check("kernel "+kernelNames[k], f.Launch(g.x, 1, 1, g.threads, 1, 1, g.shared, r.stream, params))
+	g.y, g.z = 1, 1
+	return r.check("kernel "+kernelNames[k], launch(f, g, r.stream, args))
 }
 
 // each calls f on every GPU, on all at once: to ask eight of them in turn takes longer than what they are asked for. The error is that of the first GPU

@@ -1,8 +1,6 @@
 package cuda
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // SumBlock is how many values share one width in a packed bucket: allreduce's block.
 const SumBlock = 256
@@ -98,10 +96,10 @@ func (c SumsConfig) Bytes(n int) int {
 
 // BadValue is a gradient that has no fixed-point form: NaN, an infinity, or beyond Limit.
 type BadValue struct {
-	Contribution int     // of this host, as Add was told
-	Tensor       int     //
-	Index        int     // in the tensor
-	Value        float32 //
+	Contribution int // of this host, as Add was told
+	Tensor       int // of the layout
+	Index        int // in the tensor
+	Value        float32
 	Limit        float64 // the largest magnitude allowed
 }
 
