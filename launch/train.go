@@ -165,6 +165,9 @@ func (s *supervisor) startNodes(ready *Ready) error {
 		}
 		if gpus != nil {
 			c.env = []string{visibleGPUs + "=" + gpus[i]}
+			if os.Getenv(maxProcs) == "" { // a node with GPUs decodes on all cores that it has
+				c.env = append(c.env, maxProcs+"="+strconv.Itoa(max(1, runtime.GOMAXPROCS(0)/n)))
+			}
 		}
 		if err := s.add(c); err != nil {
 			return err
@@ -172,6 +175,9 @@ func (s *supervisor) startNodes(ready *Ready) error {
 	}
 	return nil
 }
+
+// maxProcs is the variable that tells a Go program how many cores it has.
+const maxProcs = "GOMAXPROCS"
 
 // visibleGPUs is the variable that tells CUDA which GPUs a process has: a list of numbers or names.
 const visibleGPUs = "CUDA_VISIBLE_DEVICES"

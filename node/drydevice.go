@@ -45,6 +45,9 @@ func (d *dryDevice) Place(_ []float32, dt tensor.DType, dims ...int) (tensor.Ten
 	return tensor.ShapeOf(dt, dims...), nil
 }
 
+// Unplace implements tensor.Device.
+func (d *dryDevice) Unplace([]float32, tensor.DType) {}
+
 // Input implements tensor.Device.
 func (d *dryDevice) Input(src []float32, dims ...int) tensor.Tensor {
 	return tensor.FromF32(src, dims...)

@@ -62,12 +62,19 @@ func openGPUs(cfg *configs.Config, need func() (footprint, error)) (_ engine, er
 	return e, e.fit(f, cfg.Train.MicroBatchSize)
 }
 
-// fit chooses how many micro-batches are in flight, unless that is set: two where the memory of the first GPU holds them with a twentieth to spare, else one.
+// fit chooses how many micro-batches are in flight, unless that is set: two where the memory of every GPU holds them with a twentieth to spare, else one.
 // A run that would not fit ends here, before it begins.
 func (e *gpuEngine) fit(f footprint, microBatch int) error {
-	free, total, err := e.gpus[0].MemInfo()
-	if err != nil {
-		return err
+	var fullest *cuda.GPU
+	var free, total int64
+	for _, g := range e.gpus {
+		here, of, err := g.MemInfo()
+		if err != nil {
+			return err
+		}
+		if fullest == nil || here < free {
+			fullest, free, total = g, here, of
+		}
 	}
 	auto := e.each == 0
 	if e.each = max(1, e.each); auto && f.shared+2*f.device <= free/20*19 {
@@ -75,7 +82,7 @@ func (e *gpuEngine) fit(f footprint, microBatch int) error {
 	}
 	if need := f.shared + int64(e.each)*f.device; f.certain && need > free {
 		return fmt.Errorf("%s: this run takes %.2f GB of its memory, %.2f of them for each micro-batch of %d images in flight (%d); %.2f of %.2f GB are free: "+
-			"lower train.micro_batch_size or node.in_flight, or free the GPU of other programs", e.gpus[0], float64(need)/1e9, float64(f.device)/1e9, microBatch, e.each,
+			"lower train.micro_batch_size or node.in_flight, or free the GPU of other programs", fullest, float64(need)/1e9, float64(f.device)/1e9, microBatch, e.each,
 			float64(free)/1e9, float64(total)/1e9)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 
 	"lift/configs"
 	"lift/model/tensor"
+	"lift/model/tensor/cuda"
 	"lift/model/vit"
 )
 
@@ -52,12 +53,8 @@ func (m PlannedGPUMemory) Network() int64 {
 // Total is the sum of all parts.
 func (m PlannedGPUMemory) Total() int64 { return m.Shared() + m.Network() }
 
-// Bytes that a device of a GPU takes beside what the network asks for.
-const (
-	workspaceBytes = 32 << 20  // cuBLAS's
-	stagedBytes    = 256 << 10 // of labels and other small values
-	inputBuffers   = 2
-)
+// inputBuffers is how many micro-batches' pixels are on a GPU: the one that is computed, and the next.
+const inputBuffers = 2
 
 // GPUOptions are for a run on GPUs. The zero value is an H100 in hosts at 100 Gb/s.
 type GPUOptions struct {
@@ -156,7 +153,7 @@ func gpuMemoryOf(o networkOptions, w *walk, gpus int) (PlannedGPUMemory, error) 
 		Gradients:   w.memory.Gradients + w.memory.Copies,
 		Masks:       w.memory.Masks,
 		Batches:     inputBuffers * w.input,
-		Workspace:   workspaceBytes + stagedBytes + w.memory.Scratch,
+		Workspace:   cuda.Workspace + cuda.StageBlock + w.memory.Scratch,
 	}, nil
 }
 

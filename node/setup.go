@@ -145,7 +145,7 @@ func (b *workbench) openLoaders() {
 	switch {
 	case workers > 0:
 	case b.cfg.Node.Device == "cuda":
-		workers = runtime.NumCPU()
+		workers = runtime.GOMAXPROCS(0)
 	default:
 		workers = b.pool.size
 	}

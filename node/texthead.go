@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 
 	"lift/model/autograd"
+	"lift/model/tensor"
 )
 
 // projectRows is how many rows of the head are computed at once.
@@ -31,7 +33,7 @@ func (t *trainer) textHead(ctx context.Context) error {
 // project sets out [C, D] to the directions of features [C, E] times the transposed projection.
 func (x *texts) project(ctx context.Context, p *pool, features, out []float32) error {
 	rows, d := len(x.prompts), x.projection.Dims[0]
-	return p.each(ctx, (rows+projectRows-1)/projectRows, func(dev *device, i int) error {
+	err := p.each(ctx, (rows+projectRows-1)/projectRows, func(dev *device, i int) error {
 		from, to := i*projectRows, min((i+1)*projectRows, rows)
 		weights := placer{dev: dev.dev}
 		w := weights.frozen(x.projection)
@@ -43,6 +45,10 @@ func (x *texts) project(ctx context.Context, p *pool, features, out []float32) e
 			return t.NormalizeRows(t.Linear(t.Input(in), t.Use(w), nil), 1e-12)
 		})
 	})
+	return errors.Join(err, p.everyDevice(ctx, func(dev *device) error {
+		dev.dev.Unplace(x.projection.Values, tensor.F32)
+		return nil
+	}))
 }
 
 // infer runs f on a tape of its own and copies its result to out.

@@ -36,9 +36,11 @@ type Device interface {
 	Download(dst []float32, src Tensor)
 	// UploadInts is Upload to a tensor of I32.
 	UploadInts(dst Tensor, src []int32)
-	// Place returns values as a tensor of the type that is only read, until the device is closed. Where the device's memory is the host's, F32 shares
+	// Place returns values as a tensor of the type that is only read, until Unplace or Close. Where the device's memory is the host's, F32 shares
 	// values; a GPU keeps one copy for all its devices, so the values must stay as they are: the same slice again is the same copy.
 	Place(values []float32, dt DType, dims ...int) (Tensor, error)
+	// Unplace gives back what Place returned for values, however often; it waits for what reads it. The values may then go.
+	Unplace(values []float32, dt DType)
 	// Input hands src, a micro-batch's values, to the device as an F32 tensor that is only read, until the next call. Where the device's memory is the
 	// host's, it shares src, which then must stay as it is while the tensor is used; else it is a copy, and src may be reused on return. Input waits
 	// until the kernels before the last call have run: so far the host may be ahead.

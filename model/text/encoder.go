@@ -16,30 +16,39 @@ type Encoder struct {
 	tower      *vit.Tower
 	gain, bias *autograd.Param
 	projection *autograd.Param
-	tokens     []float32 // of the texts being encoded
+	placed     [][]float32 // on the device
+	tokens     []float32   // of the texts being encoded
 }
 
 // NewEncoder makes an encoder of w on dev, which computes in F32. Close frees its device memory.
 func NewEncoder(dev tensor.Device, w *Weights) (*Encoder, error) {
 	var failed error
+	e := &Encoder{w: w, tape: autograd.New(dev)}
 	frozen := func(t *vit.Tensor) *autograd.Param {
 		x, err := dev.Place(t.Values, tensor.F32, t.Dims...)
 		if err != nil && failed == nil {
 			failed = fmt.Errorf("tensor %s: %w", t.Name, err)
 		}
+		e.placed = append(e.placed, t.Values)
 		return &autograd.Param{Name: t.Name, Value: x}
 	}
 	a := w.arch
-	e := &Encoder{
-		w: w, tape: autograd.New(dev),
-		tower: vit.NewTower(w.blocks, vit.TowerOptions{Heads: a.Heads, Eps: a.Eps, Activate: a.activate, Causal: true}, frozen),
-		gain:  frozen(w.gain), bias: frozen(w.bias), projection: frozen(w.projection),
+	e.tower = vit.NewTower(w.blocks, vit.TowerOptions{Heads: a.Heads, Eps: a.Eps, Activate: a.activate, Causal: true}, frozen)
+	e.gain, e.bias, e.projection = frozen(w.gain), frozen(w.bias), frozen(w.projection)
+	if failed != nil {
+		e.Close()
+		return nil, failed
 	}
-	return e, failed
+	return e, nil
 }
 
-// Close frees the encoder's device memory.
-func (e *Encoder) Close() { e.tape.Close() }
+// Close frees the encoder's device memory, the weights too.
+func (e *Encoder) Close() {
+	for _, v := range e.placed {
+		e.tape.Device().Unplace(v, tensor.F32)
+	}
+	e.tape.Close()
+}
 
 // Encode computes the features of texts, as the tokenizer gives them, into out [N, E]; they are not normalised. A text's feature is read at its first
 // token of the highest number, its end, and depends on what precedes that alone: nothing is computed beyond the longest text's.

@@ -117,6 +117,9 @@ func (d *Device) Place(values []float32, dt tensor.DType, dims ...int) (tensor.T
 	return tensor.FromF32(values, dims...), nil
 }
 
+// Unplace has nothing to give back.
+func (d *Device) Unplace([]float32, tensor.DType) {}
+
 // Input shares src.
 func (d *Device) Input(src []float32, dims ...int) tensor.Tensor { return tensor.FromF32(src, dims...) }
 

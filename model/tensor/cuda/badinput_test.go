@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 package cuda
 
@@ -100,6 +100,12 @@ func TestOldBLAS(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	wantWords(t, child(t, "LIFT_CUBLAS="+dir+"/libcublas.so.10"), "error: cuda: no cuBLAS", "libcublas.so.10 is cuBLAS 10.2.2, which is too old", "version 11, 12 or 13")
+}
+
+// TestBLASOfALaterCUDA: such a library would open, and say "not initialized" when a handle is made.
+func TestBLASOfALaterCUDA(t *testing.T) {
+	emulated(t)
+	wantWords(t, child(t, "LIFT_EMU_DRIVER_VERSION=11080"), "error: cuda: no cuBLAS", "is of CUDA 12, and the driver of CUDA 11", "LIFT_CUBLAS")
 }
 
 // TestOldGPU: no tensor cores for bf16.

@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 #include "blas.h"
 #include <dlfcn.h>
@@ -68,7 +68,7 @@ static int resolve(void *library, int version[3], char *why, int n) {
     return 1;
 }
 
-int lift_blas_open(int version[3], char *why, int n) {
+int lift_blas_open(int newest, int version[3], char *why, int n) {
     const char *usual[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so.11"};
     const char *named = getenv("LIFT_CUBLAS");
     const char **paths = usual;
@@ -78,7 +78,10 @@ int lift_blas_open(int version[3], char *why, int n) {
     for (int i = 0; i < count && at < n; i++) {
         char wrong[128];
         void *library = dlopen(paths[i], RTLD_NOW | RTLD_LOCAL);
-        if (library && !resolve(library, version, wrong, sizeof wrong)) return 0;
+        if (library && !resolve(library, version, wrong, sizeof wrong)) {
+            if (version[0] <= newest) return 0;
+            snprintf(wrong, sizeof wrong, "is of CUDA %d, and the driver of CUDA %d", version[0], newest);
+        }
         at += snprintf(why + at, n - at, "%s%s", i ? "; " : "", count == 1 ? "LIFT_CUBLAS=" : "");
         if (at >= n) break;
         if (library)

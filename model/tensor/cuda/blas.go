@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 package cuda
 
@@ -14,6 +14,8 @@ import (
 	"sync"
 	"unsafe"
 
+	"gorgonia.org/cu"
+
 	"lift/model/tensor"
 )
 
@@ -26,7 +28,7 @@ const gemmWords = C.sizeof_lift_gemm / 8
 var openBLAS = sync.OnceValues(func() (version string, err error) {
 	var v [3]C.int
 	why := make([]byte, 2048)
-	if C.lift_blas_open(&v[0], (*C.char)(unsafe.Pointer(&why[0])), C.int(len(why))) == 0 {
+	if C.lift_blas_open(C.int(cu.Version()/1000), &v[0], (*C.char)(unsafe.Pointer(&why[0])), C.int(len(why))) == 0 {
 		return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]), nil
 	}
 	return "", fmt.Errorf("cuda: no cuBLAS: %s. Install that of CUDA's version 11, 12 or 13, no later than the driver's "+
@@ -43,11 +45,10 @@ type blas struct {
 const notInitialized = 1
 
 func (b *blas) open(d *Device) (err error) {
-	const bytes = 32 << 20 // what NVIDIA advises for the newest; the same on all, so that a plan knows it
-	if b.workspace, err = d.Alloc(bytes); err != nil {
+	if b.workspace, err = d.Alloc(Workspace); err != nil {
 		return err
 	}
-	if s := C.lift_blas_create(&b.handle, unsafe.Pointer(d.stream.C()), b.workspace.Ptr, C.size_t(bytes)); s != 0 {
+	if s := C.lift_blas_create(&b.handle, unsafe.Pointer(d.stream.C()), b.workspace.Ptr, Workspace); s != 0 {
 		err = b.failure(d, "opening cuBLAS", s)
 		if s == notInitialized {
 			err = fmt.Errorf("%w: mostly it is for a later CUDA than the driver (%s); name an earlier one in LIFT_CUBLAS", err, d.gpu.Info())

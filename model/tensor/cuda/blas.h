@@ -16,9 +16,9 @@ typedef struct {
     int32_t zero;
 } lift_gemm;
 
-// lift_blas_open returns 0 and the library's version (major, minor, patch), or 1 with what was looked for and why it
-// did not do in why.
-int lift_blas_open(int version[3], char *why, int n);
+// lift_blas_open returns 0 and the version (major, minor, patch) of the newest library that is not of a later CUDA than
+// `newest`, which is the driver's, or 1 with what was looked for and why it did not do in why.
+int lift_blas_open(int newest, int version[3], char *why, int n);
 
 // These return a cublasStatus_t, of which 0 is success; lift_blas_status is its name.
 int lift_blas_create(void **handle, void *stream, void *workspace, size_t bytes);

@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 package cuda
 
@@ -12,10 +12,13 @@ var ErrOutOfMemory = errors.New("out of memory")
 
 // Results of the driver (cuda.h) that are told apart here.
 const (
-	outOfMemory    status = 2
-	notFound       status = 500
-	alreadyEnabled status = 704 // peer access
-	tooManyPeers   status = 711 // to enable direct access to one more
+	outOfMemory          status = 2
+	notFound             status = 500
+	alreadyEnabled       status = 704 // peer access
+	primaryContextActive status = 708
+	tooManyPeers         status = 711 // to enable direct access to one more
+	alreadyRegistered    status = 712 // host memory, or its page
+	notSupported         status = 801
 )
 
 // lost says whether a result leaves no context to work with. These are the driver's sticky errors.

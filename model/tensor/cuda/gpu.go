@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 package cuda
 
@@ -52,6 +52,9 @@ func Count() (int, error) {
 	return n, nil
 }
 
+// waitedFor is an event for which a thread of the host waits, asleep.
+const waitedFor = cu.DisableTiming | cu.BlockingSyncEvent
+
 // Open makes a GPU ready: its primary context and all kernels. It opens cuBLAS too, so that what lacks is said at the start.
 func Open(ordinal int) (*GPU, error) {
 	n, err := Count()
@@ -61,11 +64,7 @@ func Open(ordinal int) (*GPU, error) {
 	if ordinal < 0 || ordinal >= n {
 		return nil, fmt.Errorf("cuda: there is no GPU %d: the driver shows %d", ordinal, n)
 	}
-	blas, err := openBLAS()
-	if err != nil {
-		return nil, err
-	}
-	g := &GPU{ordinal: ordinal, blas: blas, shared: map[kernel]int{}, weights: map[weightKey]*weight{}}
+	g := &GPU{ordinal: ordinal, shared: map[kernel]int{}, weights: map[weightKey]*weight{}}
 	if g.dev, err = cu.GetDevice(ordinal); err != nil {
 		return nil, g.failure("opening it", err)
 	}
@@ -82,7 +81,15 @@ func Open(ordinal int) (*GPU, error) {
 	if err := checkCapability(g.major, g.minor); err != nil {
 		return nil, fmt.Errorf("cuda: %s: %w", g, err)
 	}
+	if g.blas, err = openBLAS(); err != nil {
+		return nil, err
+	}
 	g.pools = g.attribute(memoryPoolsSupported) != 0
+	// A thread that waits for the GPU sleeps: it would take a core from those that decode. The flags are refused where the context is in use already, by
+	// an earlier Open say, and then it waits as that one said.
+	if err := g.dev.SetPrimaryCtxFlags(cu.SchedBlockingSync); err != nil && statusOf(err) != primaryContextActive {
+		return nil, g.failure("having its waits sleep", err)
+	}
 	if g.ctx, err = g.dev.RetainPrimaryCtx(); err != nil {
 		return nil, g.failure("making its context", err)
 	}

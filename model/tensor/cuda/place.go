@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 package cuda
 
@@ -69,21 +69,39 @@ func (d *Device) place(values []float32, dt tensor.DType) (*weight, error) {
 	return &weight{values: values, mem: mem, bytes: bytes}, nil
 }
 
-// drop takes d from the GPU's devices, and frees the weights that nobody else has placed.
+// Unplace gives back what Place returned for values.
+func (d *Device) Unplace(values []float32, dt tensor.DType) {
+	key := weightKey{unsafe.SliceData(values), len(values), dt}
+	if _, mine := d.placed[key]; !mine {
+		return
+	}
+	d.sync("waiting for what reads weights")
+	delete(d.placed, key)
+	d.gpu.mu.Lock()
+	defer d.gpu.mu.Unlock()
+	d.gpu.unplace(key)
+}
+
+// unplace counts one device less, and frees the weights that no other has placed. Lock held.
+func (g *GPU) unplace(key weightKey) {
+	w := g.weights[key]
+	if w.refs--; w.refs > 0 {
+		return
+	}
+	delete(g.weights, key)
+	g.held.add(-w.bytes)
+	if !g.lost.Load() {
+		cu.MemFree(w.mem) // nothing reads it: it cannot fail but with the context, which fails by itself
+	}
+}
+
+// drop takes d from the GPU's devices, and what it has placed.
 func (g *GPU) drop(d *Device) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.users--
 	for key := range d.placed {
-		w := g.weights[key]
-		if w.refs--; w.refs > 0 {
-			continue
-		}
-		delete(g.weights, key)
-		g.held.add(-w.bytes)
-		if !g.lost.Load() {
-			cu.MemFree(w.mem) // d is closed: there is nobody to act on an error
-		}
+		g.unplace(key)
 	}
 	d.placed = nil
 }
@@ -129,7 +147,7 @@ func (in *input) ready(d *Device, bytes int) (err error) {
 		if in.copied, err = cu.MakeEvent(cu.DisableTiming); err != nil {
 			return err
 		}
-		if in.read, err = cu.MakeEvent(cu.DisableTiming); err != nil {
+		if in.read, err = cu.MakeEvent(waitedFor); err != nil {
 			return err
 		}
 		in.made = true

@@ -1,5 +1,13 @@
 package cuda
 
+// What every Device takes, in bytes.
+const (
+	// Workspace is cuBLAS's: what NVIDIA advises for the newest GPUs, and the same on all, so that a plan knows it.
+	Workspace = 32 << 20
+	// StageBlock is of labels and other small values, as long as a segment has no more.
+	StageBlock = 256 << 10
+)
+
 // Memory that kernels leave something in for the next one, in bytes, from shapes alone: plans count it too.
 
 // normThreads share the sums over rows of LayerNorm's backward: all are under way together, as of columnBlocks.

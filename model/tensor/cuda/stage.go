@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 package cuda
 
@@ -28,7 +28,7 @@ func (r *ring) open(g *GPU) (err error) {
 		return err
 	}
 	for i := range r.events {
-		if r.events[i], err = cu.MakeEvent(cu.DisableTiming); err != nil {
+		if r.events[i], err = cu.MakeEvent(waitedFor); err != nil {
 			return g.failure("making an event", err)
 		}
 	}
@@ -82,7 +82,6 @@ type staging struct {
 }
 
 const (
-	stageBlock = 256 << 10
 	stageAlign = 16
 )
 
@@ -127,7 +126,7 @@ func (s *staging) place(d *Device, n int) uint64 {
 			return to
 		}
 	}
-	m, err := d.Alloc(max(n, stageBlock))
+	m, err := d.Alloc(max(n, StageBlock))
 	if err != nil {
 		d.fail(err)
 		return 0

@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 package cuda
 
@@ -137,7 +137,7 @@ func (r *replica) open(c SumsConfig, i, n int) (err error) {
 	if r.stream, err = urgentStream(); err != nil {
 		return r.gpu.failure("making a stream", err)
 	}
-	if r.done, err = cu.MakeEvent(cu.DisableTiming); err != nil {
+	if r.done, err = cu.MakeEvent(waitedFor); err != nil {
 		return r.gpu.failure("making an event", err)
 	}
 	for b, at := 0, 0; b < len(c.Buckets); b++ {

@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 package cuda
 
@@ -164,10 +164,19 @@ func (s *Sums) Pin(vectors ...[]float32) error {
 			continue
 		}
 		r := s.replicas[0]
+		taken := false
 		if err := r.gpu.on(func() error {
-			return r.check(fmt.Sprintf("pinning %s of the host", size(int64(4*len(v)))), register(unsafe.Pointer(&v[0]), 4*len(v)))
+			err := register(unsafe.Pointer(&v[0]), 4*len(v))
+			if status := statusOf(err); status == alreadyRegistered || status == notSupported {
+				return nil // copies are slower, and no less right
+			}
+			taken = err == nil
+			return r.check(fmt.Sprintf("pinning %s of the host", size(int64(4*len(v)))), err)
 		}); err != nil {
 			return err
+		}
+		if !taken {
+			continue
 		}
 		s.pinned = append(s.pinned, v)
 	}

@@ -97,6 +97,11 @@ func (s *suite) place() {
 	z := s.poison(s.dt, 300)
 	s.dev.Copy(z, again)
 	s.equal("a copy of what was placed", z, allRounded(a, s.dt))
+	s.dev.Unplace(a, s.dt)
+	s.dev.Unplace(values(3, 5), s.dt) // was not placed
+	a[0]++
+	s.equal("Place after Unplace", placed(a, 300), allRounded(a, s.dt))
+	s.equal("Place of another, after it", y, allRounded(b, s.dt))
 	if _, err := s.dev.Place(make([]float32, 4), tensor.I64, 4); err == nil {
 		s.Error("a type that no device computes with was placed")
 	}

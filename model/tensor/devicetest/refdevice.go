@@ -74,6 +74,15 @@ func (d *Reference) Place(values []float32, dt tensor.DType, dims ...int) (tenso
 	return x, nil
 }
 
+// Unplace implements tensor.Device.
+func (d *Reference) Unplace(values []float32, dt tensor.DType) {
+	key := placement{unsafe.SliceData(values), len(values), dt}
+	if x, ok := d.placed[key]; ok {
+		delete(d.held, x.Ptr())
+		delete(d.placed, key)
+	}
+}
+
 // Input implements tensor.Device.
 func (d *Reference) Input(src []float32, dims ...int) tensor.Tensor {
 	m := &d.inputs[d.turn]

@@ -1,4 +1,4 @@
-//go:build cuda
+//go:build cuda && cgo
 
 // Package emutest tests the emulated driver: what it computes, and that it reports each kind of mistake. The emulator is built with the
 // kernels of ../testdata, which make those mistakes; ../testdata/test.cc calls it as a program calls libcuda. (A Go package in the
