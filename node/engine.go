@@ -31,6 +31,9 @@ type footprint struct {
 	certain        bool  // it is what they will take; else the most
 }
 
+// autoInFlight is how many micro-batches a GPU has in flight where that is not set and its memory holds them.
+const autoInFlight = 2
+
 // openEngine is the devices that cfg asks for. need tells what they will take; nil: nobody knows yet.
 func openEngine(cfg *configs.Config, need func() (footprint, error)) (engine, error) {
 	if cfg.Node.Device == "cuda" {

@@ -62,7 +62,7 @@ func openGPUs(cfg *configs.Config, need func() (footprint, error)) (_ engine, er
 	return e, e.fit(f, cfg.Train.MicroBatchSize)
 }
 
-// fit chooses how many micro-batches are in flight, unless that is set: two where the memory of every GPU holds them with a twentieth to spare, else one.
+// fit chooses how many micro-batches are in flight, unless that is set: autoInFlight where the memory of every GPU holds them with a twentieth to spare, else one.
 // A run that would not fit ends here, before it begins.
 func (e *gpuEngine) fit(f footprint, microBatch int) error {
 	var fullest *cuda.GPU
@@ -77,8 +77,8 @@ func (e *gpuEngine) fit(f footprint, microBatch int) error {
 		}
 	}
 	auto := e.each == 0
-	if e.each = max(1, e.each); auto && f.shared+2*f.device <= free/20*19 {
-		e.each = 2
+	if e.each = max(1, e.each); auto && f.shared+autoInFlight*f.device <= free/20*19 {
+		e.each = autoInFlight
 	}
 	if need := f.shared + int64(e.each)*f.device; f.certain && need > free {
 		return fmt.Errorf("%s: this run takes %.2f GB of its memory, %.2f of them for each micro-batch of %d images in flight (%d); %.2f of %.2f GB are free: "+

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -258,8 +259,13 @@ func (r *PlanReport) planMemory(cfg *configs.Config, a vit.Arch) {
 	r.Memory.Gradients = bytesOfFloat * trained * devices
 	r.Memory.Optimizer = optimizerVectors * bytesOfFloat * trained
 	r.Memory.AllReduce = reduceBytes * trained
-	// depth batches of each device are ahead, and one is in its hands; those of an evaluation hold all crops of an image.
-	r.Memory.Batches = image * int64(cfg.Train.MicroBatchSize*cropsOf(cfg, a)) * devices * int64(cfg.Data.Depth+1)
+	// depth batches of each device are ahead, and one is in its hands; those of an evaluation hold all crops of an image. A GPU is as many devices as
+	// it has micro-batches in flight.
+	hands := devices
+	if cfg.Node.Device == "cuda" {
+		hands *= int64(cmp.Or(cfg.Node.InFlight, autoInFlight))
+	}
+	r.Memory.Batches = image * int64(cfg.Train.MicroBatchSize*cropsOf(cfg, a)) * hands * int64(cfg.Data.Depth+1)
 	if r.Nodes > 1 {
 		r.Memory.AllReduce = reduceRingBytes * trained
 		r.BytesSentPerStep = wireBytesAValue * trained * 2 * int64(r.Nodes-1) / int64(r.Nodes)

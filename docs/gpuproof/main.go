@@ -21,6 +21,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -41,7 +42,7 @@ func main() {
 			*out = "gpu-proof-rehearsal.md"
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r := &report{began: time.Now()}
 	err := prove(ctx, r)
@@ -54,6 +55,15 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+}
+
+// command is exec.CommandContext of a process whose children end with it: go test's are the tests.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 10 * time.Second // for what they have written
+	return cmd
 }
 
 // prove fills the report. Its error says which parts failed.
@@ -122,7 +132,7 @@ func machine(ctx context.Context) []string {
 
 // output is a command's standard output; its error has the end of what went to standard error.
 func output(ctx context.Context, name string, args ...string) (string, error) {
-	return outputOf(exec.CommandContext(ctx, name, args...))
+	return outputOf(command(ctx, name, args...))
 }
 
 func outputOf(cmd *exec.Cmd) (string, error) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 )
@@ -124,7 +123,7 @@ func peers(ctx context.Context) []peerRow {
 	var rows []peerRow
 	for _, s := range peerSteps {
 		row := peerRow{name: s.name}
-		cmd := exec.CommandContext(ctx, *python, append([]string{"docs/peers/step.py", "--device", "cuda", "--warm", "3", "--steps", "20"}, strings.Fields(s.args)...)...)
+		cmd := command(ctx, *python, append([]string{"docs/peers/step.py", "--device", "cuda", "--warm", "3", "--steps", "20"}, strings.Fields(s.args)...)...)
 		cmd.Env = os.Environ()
 		if *reference != "" {
 			cmd.Env = append(cmd.Env, "LIFT_REFERENCE="+*reference)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
@@ -50,7 +49,7 @@ func (s *suite) run(ctx context.Context) *result {
 	if *rehearsal {
 		args = append(args, "-run", s.small)
 	}
-	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd := command(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), s.env...)
 	cmd.Stderr = os.Stderr
 	events, err := cmd.StdoutPipe()

@@ -12,7 +12,8 @@ import (
 
 // Bucket waits until all contributions to bucket b are in, sums it over the GPUs, and gives it packed, good until b's next Bucket; nil when alone. It is
 // called once a step for each bucket, in any order (0 is the first to be full). A gradient that cannot be summed is a *BadValue: the lowest of the bucket in
-// the lowest contribution.
+// the lowest contribution. ctx ends the wait for contributions; that for kernels ends when they do, as every wait for a GPU: none can be called back, and of
+// one that hangs only the driver can tell.
 func (s *Sums) Bucket(ctx context.Context, b int) ([]byte, error) {
 	select {
 	case <-s.full[b]:
