@@ -326,3 +326,29 @@ func TestJoinedActivation(t *testing.T) {
 		}
 	}
 }
+
+// TestUnplaceFreesWithTheLast: a GPU's copy of weights goes when the last of its devices has given it back.
+func TestUnplaceFreesWithTheLast(t *testing.T) {
+	g := open(t)
+	a, b := device(t, g, Options{}), device(t, g, Options{})
+	before, _ := g.Held()
+	v := numbers(1, 1000)
+	for _, d := range []*Device{a, b, a} {
+		if _, err := d.Place(v, tensor.BF16, 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := func(want int64) {
+		t.Helper()
+		if now, _ := g.Held(); now-before != want {
+			t.Errorf("%d bytes are held, want %d", now-before, want)
+		}
+	}
+	held(2000)
+	a.Unplace(v, tensor.BF16)
+	a.Unplace(v, tensor.BF16)
+	a.Unplace(v, tensor.F32)
+	held(2000)
+	b.Unplace(v, tensor.BF16)
+	held(0)
+}
