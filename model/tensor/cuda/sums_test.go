@@ -310,3 +310,46 @@ func TestSumsRefuse(t *testing.T) {
 		t.Errorf("a bucket that nobody adds to: %v", err)
 	}
 }
+
+// Values of eight bytes each leave no room behind the packed blocks, of which the last is short; and there are more blocks than the kernel that places
+// them has threads.
+func TestSumsOfWideValues(t *testing.T) {
+	g := open(t)
+	d := device(t, g, Options{})
+	for _, n := range []int{700, 1024 * SumBlock, 1025*SumBlock + 3} {
+		c := SumsConfig{Offsets: []int{0, n}, Buckets: [][2]int{{0, n}}, FractionBits: sumsBits, Contributions: 1}
+		s := newSums(t, []*GPU{g}, c)
+		grad, sum := make([]float32, n), make([]int64, n)
+		for i := range grad {
+			if n == 700 || i%SumBlock == i/SumBlock%SumBlock { // all of a block, or one in each, which is in another place
+				grad[i] = float32(1-i%2*2) * 0x1p22 // the limit
+			}
+		}
+		if err := allreduce.Encode(sum, grad, sumsBits); err != nil {
+			t.Fatal(err)
+		}
+		for step := range 2 {
+			if err := s.Begin(1, 1, false); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.AddHost(d, 0, 0, grad); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := s.Bucket(soon(t), 0); err != nil || !bytes.Equal(got, packedOf(sum)) {
+				t.Fatalf("step %d of %d values: not the CPU's bytes, %v", step, n, err)
+			}
+			if err := s.Update(grad, 0.5, 0, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, momentum := make([]float32, n), make([]float32, n)
+		if err := s.Store(func(int) []float32 { return got }, func(int) []float32 { return momentum }); err != nil {
+			t.Fatal(err)
+		}
+		for i := range got {
+			if got[i] != -grad[i] {
+				t.Fatalf("value %d of %d is %g, not %g", i, n, got[i], -grad[i])
+			}
+		}
+	}
+}

@@ -174,7 +174,12 @@ func (s *suite) activations() {
 }
 
 func (s *suite) scaleShift() {
-	const m, d = 67, 37
+	s.scaleShiftOf(37)
+	s.scaleShiftOf(40) // rows of whole multiples of 16 bytes, which end before a block's last thread has columns
+}
+
+func (s *suite) scaleShiftOf(d int) {
+	const m = 67
 	x, xv := s.random(s.dt, m, d)
 	scale, sv := s.random(f32, d)
 	shift, bv := s.random(f32, d)
@@ -220,6 +225,8 @@ func (s *suite) layerNorm() {
 		s.dev.LayerNormBackward(dx, none, dbias, dy, x, gain, stats, true)
 		s.nearTerms(fmt.Sprint("dx twice ", d), dx, scaled(wx, 2), 4*roundings, each(wx, math.Abs)) // what was there had been rounded
 		s.near(fmt.Sprint("dbias twice ", d), dbias, sum(scaled(wb, 2), biasBefore), 2*float64(m)+2)
+		s.dev.LayerNormBackward(none, dgain, none, dy, x, gain, stats, false)
+		s.near(fmt.Sprint("dgain alone ", d), dgain, sum(scaled(wg, 2), gainBefore), 2*(float64(m)+roundings))
 	}
 }
 

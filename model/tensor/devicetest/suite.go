@@ -82,6 +82,7 @@ type suite struct {
 	dev tensor.Device
 	dt  tensor.DType
 	rng *rand.Rand
+	mem []tensor.Memory // what put has allocated
 }
 
 // types are the types that an activation may come from or go to.
@@ -99,6 +100,7 @@ func (s *suite) put(dt tensor.DType, v []float32, shift int, dims ...int) tensor
 	if err != nil {
 		s.Fatal(err)
 	}
+	s.mem = append(s.mem, m)
 	x := tensor.New(m, shift*dt.Size(), dt, dims...)
 	s.dev.Upload(x, v)
 	return x
@@ -199,16 +201,35 @@ func (s *suite) within(what string, got tensor.Tensor, want []float64, limit fun
 	}
 }
 
-// bits runs f on inputs at two alignments and compares the results bit by bit.
-func (s *suite) bits(what string, f func(shift int) []tensor.Tensor) {
+// bits runs f on tensors at aligned addresses, then with all of them elsewhere, then with each of them alone elsewhere, and compares the results bit by bit.
+func (s *suite) bits(what string, f func(shift func() int) []tensor.Tensor) {
 	s.Helper()
-	a, b := f(0), f(3)
-	for k := range a {
-		x, y := s.get(a[k]), s.get(b[k])
-		for i := range x {
-			if math.Float32bits(x[i]) != math.Float32bits(y[i]) {
-				s.Errorf("%s, result %d: value %d is %g at one address and %g at another", what, k, i, x[i], y[i])
-				return
+	var n int // tensors that f has put
+	run := func(shifted func(i int) bool) (results [][]float32) {
+		before := len(s.mem)
+		n = 0
+		for _, x := range f(func() int {
+			if n++; shifted(n - 1) {
+				return 3
+			}
+			return 0
+		}) {
+			results = append(results, s.get(x))
+		}
+		for _, m := range s.mem[before:] {
+			s.dev.Free(m)
+		}
+		s.mem = s.mem[:before]
+		return results
+	}
+	want := run(func(int) bool { return false })
+	for alone := -1; alone < n; alone++ {
+		for k, y := range run(func(i int) bool { return alone < 0 || i == alone }) {
+			for i, x := range want[k] {
+				if math.Float32bits(x) != math.Float32bits(y[i]) {
+					s.Errorf("%s, result %d: value %d is %g at one address and %g at another (of tensor %d; -1: of all)", what, k, i, x, y[i], alone)
+					return
+				}
 			}
 		}
 	}
@@ -226,19 +247,19 @@ func values(seed uint64, n int) []float32 {
 
 // sameBits: results depend on values, not on addresses.
 func (s *suite) sameBits() {
-	zeros := func(dt tensor.DType, sh int, dims ...int) tensor.Tensor {
-		return s.put(dt, make([]float32, size(dims)), sh, dims...)
+	zeros := func(dt tensor.DType, sh func() int, dims ...int) tensor.Tensor {
+		return s.put(dt, make([]float32, size(dims)), sh(), dims...)
 	}
-	random := func(dt tensor.DType, seed uint64, sh int, dims ...int) tensor.Tensor {
-		return s.put(dt, values(seed, size(dims)), sh, dims...)
+	random := func(dt tensor.DType, seed uint64, sh func() int, dims ...int) tensor.Tensor {
+		return s.put(dt, values(seed, size(dims)), sh(), dims...)
 	}
-	s.bits("Product", func(sh int) []tensor.Tensor {
+	s.bits("Product", func(sh func() int) []tensor.Tensor {
 		c := zeros(s.dt, sh, 53, 40)
 		s.dev.Product(tensor.Product{C: c, A: random(s.dt, 1, sh, 53, 29), B: random(s.dt, 2, sh, 40, 29), TransB: true, Bias: random(f32, 3, sh, 40)})
 		return []tensor.Tensor{c}
 	})
 	for _, cols := range []int{61, 64, 1088} { // what is whole multiples of 16 bytes may be moved so where it is aligned
-		s.bits(fmt.Sprint("rows of ", cols), func(sh int) []tensor.Tensor {
+		s.bits(fmt.Sprint("rows of ", cols), func(sh func() int) []tensor.Tensor {
 			x, dy := random(s.dt, 4, sh, 7, cols), random(s.dt, 9, sh, 7, cols)
 			g, b, one := random(f32, 5, sh, cols), random(f32, 6, sh, cols), random(f32, 10, sh, 1)
 			y, st, dx := zeros(s.dt, sh, 7, cols), zeros(f32, sh, 7, 2), zeros(s.dt, sh, 7, cols)
@@ -262,7 +283,7 @@ func (s *suite) sameBits() {
 		})
 	}
 	for _, dh := range []int{10, 64, 80} { // heads of 64 and 80 may be moved by more than the element where they are aligned
-		s.bits(fmt.Sprint("Attention, heads of ", dh), func(sh int) []tensor.Tensor {
+		s.bits(fmt.Sprint("Attention, heads of ", dh), func(sh func() int) []tensor.Tensor {
 			const tokens = 83
 			w := 2 * dh
 			qkv, dout := random(s.dt, 7, sh, 2, tokens, 3*w), random(s.dt, 8, sh, 2, tokens, w)

@@ -70,6 +70,7 @@ struct Kernel {
     const size_t *sizes;  // bytes of each argument
     unsigned maxThreads;  // of __launch_bounds__
     Kernel *next;
+    mutable unsigned launches = 0;
 };
 void add(Kernel *k);  // to the table
 

@@ -1,6 +1,7 @@
 // A block's threads take turns on one OS thread. Which one goes on when another waits or ends: first those of its own
 // warp, so that a warp runs ahead of the others as far as barriers let it and a missing barrier gives a wrong result;
-// blocks of odd number take them from the last to the first, so that neither order hides one.
+// blocks of odd number take them from the last to the first, and all that the other way round in every second launch of
+// a kernel, so that neither order hides one.
 //
 // Threads start lazily: one that ends leaves its stack to the next that has not begun. A kernel without barriers costs
 // a call a thread.
@@ -50,7 +51,7 @@ static unsigned threads, readyWarps;  // of the block; warps with a ready lane
 static unsigned live, arrived;        // threads that have not ended; at the barrier of the block
 static Site barrier;                  // where the first of them arrived
 static int votes, voted;              // those with p set; the result of the barrier before
-static bool backward;
+static bool backward, turned;         // the block's order; the launch's
 static Launch launch;
 static bool ok;
 static Stack own, *stacks[maxThreads], *idle[maxThreads];
@@ -317,7 +318,7 @@ static bool beginBlock(bool first) {
     readyWarps = n == 32 ? ~0u : (1u << n) - 1;
     live = threads;
     arrived = votes = 0;
-    backward = (bIdx.x + bIdx.y + bIdx.z) & 1;
+    backward = ((bIdx.x + bIdx.y + bIdx.z) & 1) != turned;
     fill(cuemu_shared_begin, cuemu_shared_end - cuemu_shared_begin);
     fill(smem, launch.shared + slack);
     cur = backward ? next(&fibers[0]) : next(&fibers[threads - 1]);
@@ -363,6 +364,7 @@ static void runThreads() {
 bool run(const Launch &l) {
     catchFaults();
     launch = l;
+    turned = l.kernel->launches++ & 1;
     gDim = {l.grid.x, l.grid.y, l.grid.z};
     bDim = {l.block.x, l.block.y, l.block.z};
     bIdx = {0, 0, 0};
