@@ -77,11 +77,8 @@ type list = []tensor.Tensor
 
 // Product implements tensor.Device. The gradient of a layer's weight is the product of a transposed factor; of the others, a forward one transposes B.
 func (t *tally) Product(p tensor.Product) {
-	a, b, c := p.ACols.Of(p.A.Cols()), p.BCols.Of(p.B.Cols()), p.CCols.Of(p.C.Cols())
-	m, n, k := int64(p.C.Rows()), int64(c.Len()), int64(a.Len())
-	if p.TransA {
-		k = int64(p.A.Rows())
-	}
+	z := p.Size("plan")
+	m, n, k := int64(z.M), int64(z.N), int64(z.K)
 	kernel := "Product"
 	switch {
 	case p.TransA:
@@ -90,9 +87,9 @@ func (t *tally) Product(p tensor.Product) {
 		kernel = "Product, dX"
 	}
 	part := func(x tensor.Tensor, cols int) int64 { return int64(x.Rows()*cols) * int64(x.DType().Size()) }
-	out := part(p.C, c.Len())
+	out := part(p.C, z.C.Len())
 	o := op{kernel: kernel, shape: fmt.Sprintf("%d × %d × %d", m, n, k), backward: t.backward, flops: 2 * m * n * k, matrix: [2]int64{m, n}, sum: k,
-		half: p.A.DType() == tensor.BF16, read: part(p.A, a.Len()) + part(p.B, b.Len()), written: out}
+		half: p.A.DType() == tensor.BF16, read: part(p.A, z.A.Len()) + part(p.B, z.B.Len()), written: out}
 	if p.Beta != 0 {
 		o.read += out
 	}

@@ -20,30 +20,12 @@ func (d *Device) Product(p tensor.Product) {
 	if d.err != nil {
 		return
 	}
-	ac, bc, cc := p.ACols.Of(p.A.Cols()), p.BCols.Of(p.B.Cols()), p.CCols.Of(p.C.Cols())
-	m, k, n, kb := p.A.Rows(), ac.Len(), bc.Len(), p.B.Rows()
-	if p.TransA {
-		m, k = k, m
-	}
-	if p.TransB {
-		n, kb = kb, n
-	}
-	filled := !p.Bias.IsNone() || !p.Add.IsNone()
-	if k != kb || p.C.Rows() != m || cc.Len() != n || !within(ac, p.A) || !within(bc, p.B) || !within(cc, p.C) ||
-		!p.Bias.IsNone() && p.Bias.Len() != n || !p.Add.IsNone() && p.Add.Len() != m*n || filled && (p.Beta != 0 || p.C.Cols() != n) {
-		panic(fmt.Sprintf("cpu: product of %v %v (transposed: %t) and %v %v (transposed: %t) into %v %v, bias %v, add %v",
-			p.A.Dims(), ac, p.TransA, p.B.Dims(), bc, p.TransB, p.C.Dims(), cc, p.Bias.Dims(), p.Add.Dims()))
-	}
-	status := C.lift_product(column(p.C, cc), column(p.A, ac), column(p.B, bc), flag(p.TransA), flag(p.TransB), long(m), long(n), long(k),
+	z := p.Size("cpu")
+	status := C.lift_product(column(p.C, z.C), column(p.A, z.A), column(p.B, z.B), flag(p.TransA), flag(p.TransB), long(z.M), long(z.N), long(z.K),
 		long(p.C.Cols()), long(p.A.Cols()), long(p.B.Cols()), C.float(p.Beta), f32(p.Bias), f32(p.Add))
 	if status != 0 {
-		d.fail(fmt.Errorf("cpu: oneDNN's sgemm of %d x %d x %d failed with status %d", m, n, k, int(status)))
+		d.fail(fmt.Errorf("cpu: oneDNN's sgemm of %d x %d x %d failed with status %d", z.M, z.N, z.K, int(status)))
 	}
-}
-
-// within says whether t has the columns.
-func within(c tensor.Columns, t tensor.Tensor) bool {
-	return 0 <= c.From && c.From <= c.To && c.To <= t.Cols()
 }
 
 // column is the address of the first value of a range of t's columns.
@@ -159,11 +141,7 @@ func (d *Device) NormalizeRowsBackward(dx, dy, y, norms tensor.Tensor, eps float
 
 // heads checks h and returns it for C.
 func heads(h tensor.Heads) C.heads_t {
-	if h.Q.Dim(0) != h.KV.Dim(0) || h.Heads < 1 || h.Width%h.Heads != 0 || h.QCol+h.Width > h.Q.Cols() ||
-		h.KCol+h.Width > h.KV.Cols() || h.VCol+h.Width > h.KV.Cols() || h.Causal && h.Q.Dim(1) != h.KV.Dim(1) {
-		panic(fmt.Sprintf("cpu: attention of %v and %v, width %d in %d heads, columns %d, %d, %d, causal: %t", h.Q.Dims(), h.KV.Dims(),
-			h.Width, h.Heads, h.QCol, h.KCol, h.VCol, h.Causal))
-	}
+	h.Check("cpu")
 	return C.heads_t{
 		q: at(h.Q, h.QCol), k: at(h.KV, h.KCol), v: at(h.KV, h.VCol), ldq: long(h.Q.Cols()), ldkv: long(h.KV.Cols()),
 		B: C.int(h.Q.Dim(0)), Tq: C.int(h.Q.Dim(1)), T: C.int(h.KV.Dim(1)), H: C.int(h.Heads), dh: C.int(h.Width / h.Heads),
@@ -207,25 +185,14 @@ func (d *Device) Patches(p, img tensor.Tensor, patch int) {
 
 // CopyTokens copies or adds tokens.
 func (d *Device) CopyTokens(dst, src tensor.Tensor, to, from, n int, acc bool) {
-	w, stride := dst.Cols(), 0
-	if src.Rank() == 3 {
-		same("CopyTokens", dst.Dim(0), src.Dim(0))
-		stride = src.Dim(1) * w
-	}
-	same("CopyTokens", w, src.Cols())
-	if to < 0 || from < 0 || to+n > dst.Dim(1) || from+n > src.Dim(-2) {
-		panic(fmt.Sprintf("cpu: CopyTokens of %d tokens from %d of %v to %d of %v", n, from, src.Dims(), to, dst.Dims()))
-	}
+	w, stride := dst.Cols(), tensor.CheckCopyTokens("cpu", dst, src, to, from, n)
 	C.lift_copy_tokens(at(dst, to*w), at(src, from*w), C.int(dst.Dim(0)), long(dst.Dim(1)*w), long(stride), long(n*w), flag(acc))
 }
 
 // SumBatch sums tokens over images.
 func (d *Device) SumBatch(s, x tensor.Tensor, from, n int, acc bool) {
+	tensor.CheckSumBatch("cpu", s, x, from, n)
 	w := x.Cols()
-	same("SumBatch", s.Len(), n*w)
-	if from < 0 || from+n > x.Dim(1) {
-		panic(fmt.Sprintf("cpu: SumBatch of %d tokens from %d of %v", n, from, x.Dims()))
-	}
 	C.lift_sum_batch(f32(s), at(x, from*w), C.int(x.Dim(0)), long(x.Dim(1)*w), long(n*w), flag(acc))
 }
 
@@ -256,20 +223,8 @@ func byClass(logits tensor.Tensor, values []float32) *C.float {
 	return (*C.float)(unsafe.SliceData(values))
 }
 
-// same panics unless all sizes are equal: shapes are checked before, so a difference is a programming error.
-func same(op string, n int, others ...int) {
-	for _, o := range others {
-		if o != n {
-			panic(fmt.Sprintf("cpu: %s: sizes %d and %v differ", op, n, append([]int(nil), others...)))
-		}
-	}
-}
+func same(op string, n int, others ...int) { tensor.Same("cpu", op, n, others...) }
 
-// sameOrNone is same for the lengths of tensors that may be none.
 func sameOrNone(op string, n int, tensors ...tensor.Tensor) {
-	for _, t := range tensors {
-		if !t.IsNone() {
-			same(op, n, t.Len())
-		}
-	}
+	tensor.SameOrNone("cpu", op, n, tensors...)
 }

@@ -56,10 +56,9 @@ func simt(rows, own int, a attends) grid {
 type attends struct{ b, h, dh, tq, t int }
 
 func shapeOf(h tensor.Heads) attends {
-	if h.Q.Dim(0) != h.KV.Dim(0) || h.Heads < 1 || h.Width%h.Heads != 0 || h.Width > maxHead*h.Heads || h.QCol+h.Width > h.Q.Cols() ||
-		h.KCol+h.Width > h.KV.Cols() || h.VCol+h.Width > h.KV.Cols() || h.Causal && h.Q.Dim(1) != h.KV.Dim(1) {
-		panic(fmt.Sprintf("cuda: attention of %v and %v, width %d in %d heads (of up to %d), columns %d, %d, %d, causal: %t", h.Q.Dims(), h.KV.Dims(),
-			h.Width, h.Heads, maxHead, h.QCol, h.KCol, h.VCol, h.Causal))
+	h.Check("cuda")
+	if h.Width > maxHead*h.Heads {
+		panic(fmt.Sprintf("cuda: attention of width %d in %d heads, of up to %d each", h.Width, h.Heads, maxHead))
 	}
 	return attends{h.Q.Dim(0), h.Heads, h.Width / h.Heads, h.Q.Dim(1), h.KV.Dim(1)}
 }

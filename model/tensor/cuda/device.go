@@ -139,20 +139,8 @@ func (d *Device) Close() error {
 	return d.err
 }
 
-// same panics unless all sizes are equal: shapes are checked before, so a difference is a programming error.
-func same(op string, n int, others ...int) {
-	for _, o := range others {
-		if o != n {
-			panic(fmt.Sprintf("cuda: %s: sizes %d and %v differ", op, n, append([]int(nil), others...)))
-		}
-	}
-}
+func same(op string, n int, others ...int) { tensor.Same("cuda", op, n, others...) }
 
-// sameOrNone is same for the lengths of tensors that may be none.
 func sameOrNone(op string, n int, tensors ...tensor.Tensor) {
-	for _, t := range tensors {
-		if !t.IsNone() {
-			same(op, n, t.Len())
-		}
-	}
+	tensor.SameOrNone("cuda", op, n, tensors...)
 }

@@ -29,36 +29,23 @@ func (d *Device) Product(p tensor.Product) {
 	if d.log.commands >= segment {
 		d.flush()
 	}
-	ac, bc, cc := p.ACols.Of(p.A.Cols()), p.BCols.Of(p.B.Cols()), p.CCols.Of(p.C.Cols())
-	m, k, n, kb := p.A.Rows(), ac.Len(), bc.Len(), p.B.Rows()
-	if p.TransA {
-		m, k = k, m
-	}
-	if p.TransB {
-		n, kb = kb, n
-	}
-	filled := !p.Bias.IsNone() || !p.Add.IsNone()
-	if k != kb || p.C.Rows() != m || cc.Len() != n || !within(ac, p.A) || !within(bc, p.B) || !within(cc, p.C) ||
-		!p.Bias.IsNone() && p.Bias.Len() != n || !p.Add.IsNone() && p.Add.Len() != m*n || filled && (p.Beta != 0 || p.C.Cols() != n) {
-		panic(fmt.Sprintf("cuda: product of %v %v (transposed: %t) and %v %v (transposed: %t) into %v %v, bias %v, add %v",
-			p.A.Dims(), ac, p.TransA, p.B.Dims(), bc, p.TransB, p.C.Dims(), cc, p.Bias.Dims(), p.Add.Dims()))
-	}
+	z := p.Size("cuda")
 	checkTypes(p)
-	if m == 0 || n == 0 || d.err != nil {
+	if z.M == 0 || z.N == 0 || d.err != nil {
 		return
 	}
-	if k > 0 {
-		d.multiply(p, ac, bc, cc, m, n, k)
-		if !filled {
+	if z.K > 0 {
+		d.multiply(p, z)
+		if p.Bias.IsNone() && p.Add.IsNone() {
 			return
 		}
 		p.Beta = 1 // of the pass: the product is in C
 	}
 	at := len(d.log.words)
 	y := p.C
-	d.each(finishProduct.of(y), m*n, perThread(y), ptrAt(y, cc.From), ptr(p.Bias), ptr(p.Add), arg64(m), arg32(n), arg64(y.Cols()), argF(p.Beta))
-	d.bias = biasPass{at: at, c: y, bias: p.Bias, add: p.Add, rows: m, cols: n}
-	if k == 0 || p.Bias.IsNone() {
+	d.each(finishProduct.of(y), z.M*z.N, perThread(y), ptrAt(y, z.C.From), ptr(p.Bias), ptr(p.Add), arg64(z.M), arg32(z.N), arg64(y.Cols()), argF(p.Beta))
+	d.bias = biasPass{at: at, c: y, bias: p.Bias, add: p.Add, rows: z.M, cols: z.N}
+	if z.K == 0 || p.Bias.IsNone() {
 		d.bias = biasPass{}
 	}
 }
@@ -72,23 +59,18 @@ func checkTypes(p tensor.Product) {
 	}
 }
 
-// within says whether t has the columns.
-func within(c tensor.Columns, t tensor.Tensor) bool {
-	return 0 <= c.From && c.From <= c.To && c.To <= t.Cols()
-}
-
-// multiply is the product itself, of k > 0.
+// multiply is the product itself, of K > 0.
 //
 // cuBLAS chooses kernels by the alignment of what it is given, and another kernel adds in another order. So that bits do not depend on
 // where a tensor lies, an operand that does not begin at a multiple of 16 bytes is first copied to where it does. A range of columns
 // may begin there too, whatever the tensor's address.
-func (d *Device) multiply(p tensor.Product, ac, bc, cc tensor.Columns, m, n, k int) {
-	big := max(m, n, k, p.A.Cols(), p.B.Cols(), p.C.Cols())
+func (d *Device) multiply(p tensor.Product, z tensor.ProductSize) {
+	big := max(z.M, z.N, z.K, p.A.Cols(), p.B.Cols(), p.C.Cols())
 	if big > math.MaxInt32 {
-		d.fail(fmt.Errorf("cuda: a product of %d x %d x %d is too large for cuBLAS: lower train.micro_batch_size", m, n, k))
+		d.fail(fmt.Errorf("cuda: a product of %d x %d x %d is too large for cuBLAS: lower train.micro_batch_size", z.M, z.N, z.K))
 		return
 	}
-	spans := [3]span{spanOf(p.A, ac), spanOf(p.B, bc), spanOf(p.C, cc)}
+	spans := [3]span{spanOf(p.A, z.A), spanOf(p.B, z.B), spanOf(p.C, z.C)}
 	need := 0
 	for i := range spans {
 		if spans[i].odd() {
@@ -102,13 +84,13 @@ func (d *Device) multiply(p tensor.Product, ac, bc, cc tensor.Columns, m, n, k i
 		for i := range spans {
 			if s := spans[i]; s.odd() {
 				from[i] = uint64(uintptr(mem.Ptr)) + uint64(s.moved)
-				if i < 2 || p.Beta != 0 || cc.Len() != p.C.Cols() { // C: what the product does not assign comes back as it was
+				if i < 2 || p.Beta != 0 || z.C.Len() != p.C.Cols() { // C: what the product does not assign comes back as it was
 					d.copyWithin(from[i], s.at, s.bytes)
 				}
 			}
 		}
 	}
-	d.product(gemmOf(p, from, m, n, k))
+	d.product(gemmOf(p, from, z.M, z.N, z.K))
 	if c := spans[2]; c.odd() {
 		d.copyWithin(c.at, from[2], c.bytes)
 	}

@@ -3,8 +3,6 @@
 package cuda
 
 import (
-	"fmt"
-
 	"lift/model/tensor"
 )
 
@@ -26,15 +24,7 @@ func (d *Device) Patches(p, img tensor.Tensor, patch int) {
 
 // CopyTokens copies or adds tokens.
 func (d *Device) CopyTokens(dst, src tensor.Tensor, to, from, n int, acc bool) {
-	b, w, stride := dst.Dim(0), dst.Cols(), 0
-	if src.Rank() == 3 {
-		same("CopyTokens", b, src.Dim(0))
-		stride = src.Dim(1) * w
-	}
-	same("CopyTokens", w, src.Cols())
-	if to < 0 || from < 0 || to+n > dst.Dim(1) || from+n > src.Dim(-2) {
-		panic(fmt.Sprintf("cuda: CopyTokens of %d tokens from %d of %v to %d of %v", n, from, src.Dims(), to, dst.Dims()))
-	}
+	b, w, stride := dst.Dim(0), dst.Cols(), tensor.CheckCopyTokens("cuda", dst, src, to, from, n)
 	if b*n*w == 0 {
 		return
 	}
@@ -45,11 +35,8 @@ func (d *Device) CopyTokens(dst, src tensor.Tensor, to, from, n int, acc bool) {
 
 // SumBatch sums tokens over images: rows that are an image apart.
 func (d *Device) SumBatch(s, x tensor.Tensor, from, n int, acc bool) {
-	w := x.Cols()
-	same("SumBatch", s.Len(), n*w)
+	tensor.CheckSumBatch("cuda", s, x, from, n)
 	allF32("SumBatch", s)
-	if from < 0 || from+n > x.Dim(1) {
-		panic(fmt.Sprintf("cuda: SumBatch of %d tokens from %d of %v", n, from, x.Dims()))
-	}
+	w := x.Cols()
 	d.sumRows(ptr(s), sumRows.of(x), ptrAt(x, from*w), perThread(x), x.Dim(0), x.Dim(1)*w, n*w, acc)
 }

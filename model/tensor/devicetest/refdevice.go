@@ -231,13 +231,7 @@ func alike(what string, tensors ...tensor.Tensor) {
 	}
 }
 
-func same(what string, a int, others ...int) {
-	for _, b := range others {
-		if a != b {
-			panic(fmt.Sprintf("reference: %s: %d values, and %d", what, a, b))
-		}
-	}
-}
+func same(op string, n int, others ...int) { tensor.Same("reference", op, n, others...) }
 
 // zip is f of each value of a and b.
 func zip(a, b []float64, f func(a, b float64) float64) []float64 {

@@ -15,33 +15,23 @@ func (d *Reference) Product(p tensor.Product) {
 	if !p.Add.IsNone() {
 		alike("Product", p.C, p.Add)
 	}
-	ac, bc, cc := p.ACols.Of(p.A.Cols()), p.BCols.Of(p.B.Cols()), p.CCols.Of(p.C.Cols())
-	m, k, n, kb := p.A.Rows(), ac.Len(), bc.Len(), p.B.Rows()
-	if p.TransA {
-		m, k = k, m
-	}
-	if p.TransB {
-		n, kb = kb, n
-	}
-	same("Product", k, kb)
-	same("Product", m, p.C.Rows())
-	same("Product", n, cc.Len())
+	z := p.Size("reference")
 	a, b, c := load(p.A), load(p.B), load(p.C)
 	bias, add := load32(p.Bias), load(p.Add)
-	for i := range m {
-		for j := range n {
+	for i := range z.M {
+		for j := range z.N {
 			sum := 0.0
-			for l := range k {
-				x, y := i*p.A.Cols()+ac.From+l, l*p.B.Cols()+bc.From+j
+			for l := range z.K {
+				x, y := i*p.A.Cols()+z.A.From+l, l*p.B.Cols()+z.B.From+j
 				if p.TransA {
-					x = l*p.A.Cols() + ac.From + i
+					x = l*p.A.Cols() + z.A.From + i
 				}
 				if p.TransB {
-					y = j*p.B.Cols() + bc.From + l
+					y = j*p.B.Cols() + z.B.From + l
 				}
 				sum += a[x] * b[y]
 			}
-			at := i*p.C.Cols() + cc.From + j
+			at := i*p.C.Cols() + z.C.From + j
 			if p.Beta != 0 {
 				sum += float64(p.Beta) * c[at]
 			}
