@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Evaluate finds the figures that the run found.
@@ -154,7 +155,14 @@ func TestMetricsOfALiveRun(t *testing.T) {
 	nodes := nodesOf(2, 1)
 	nodes[0].committed = func(step uint64, addr string) {
 		if step == 5 {
-			once.Do(func() { text, scrapeErr = scrape(t.Context(), addr) })
+			once.Do(func() {
+				// Gossip may take longer than five steps to tell a node of the other; the step waits here.
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				for scrapeErr == nil && ctx.Err() == nil && !strings.Contains(text, "\nlift_membership_members 3") {
+					text, scrapeErr = scrape(ctx, addr)
+				}
+			})
 		}
 	}
 	runCluster(t, cfg, nodes, nil).mustFinish(t)
