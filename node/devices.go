@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"lift/model/tensor"
 )
@@ -55,9 +54,8 @@ type work struct {
 
 // job is one call of each.
 type job struct {
-	f      func(d *device, i int) error
-	wg     sync.WaitGroup
-	failed atomic.Bool
+	f  func(d *device, i int) error
+	wg sync.WaitGroup
 
 	mu  sync.Mutex
 	at  int // piece of err
@@ -101,10 +99,10 @@ func (p *pool) serve(id int, ready chan<- error) {
 	}
 }
 
-// run does one piece of work, unless another piece of its job has failed.
+// run does one piece of work, unless an earlier piece of its job has failed.
 func (w work) run(d *device) {
 	defer w.job.wg.Done()
-	if w.job.failed.Load() {
+	if w.job.over(w.i) {
 		return
 	}
 	if err := w.job.f(d, w.i); err != nil {
@@ -119,15 +117,22 @@ func (j *job) fail(i int, err error) {
 	if j.err == nil || i < j.at {
 		j.at, j.err = i, err
 	}
-	j.failed.Store(true)
 }
 
-// each calls f for every i in [0, n), in this order, each on whichever device is free, and waits for all. After the first error or
-// the end of ctx the pieces not yet begun are left out. It is called by one goroutine at a time.
+// over reports whether a piece before i has failed, so that i need not begin. A piece before the failed one is done all the same: it may fail as well,
+// and then the job's error is its error, whichever device was the quicker.
+func (j *job) over(i int) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.err != nil && i > j.at
+}
+
+// each calls f for every i in [0, n), in this order, each on whichever device is free, and waits for all. After an error or
+// the end of ctx the later pieces not yet begun are left out, and the error is that of the lowest piece. It is called by one goroutine at a time.
 func (p *pool) each(ctx context.Context, n int, f func(d *device, i int) error) error {
 	j := &job{f: f}
 	for i := range n {
-		if j.failed.Load() {
+		if j.over(i) {
 			break
 		}
 		j.wg.Add(1)
@@ -142,12 +147,13 @@ func (p *pool) each(ctx context.Context, n int, f func(d *device, i int) error) 
 	return j.err
 }
 
-// deal calls f for every i in [0, n), piece i on device i modulo their number, and waits for all. It is each for devices that go on while their GPU
+// deal calls f for every i in [0, n), piece i on device i modulo their number, and waits for all; errors are
+// as in each. It is each for devices that go on while their GPU
 // computes: the first to be free would take pieces for which another GPU has time.
 func (p *pool) deal(ctx context.Context, n int, f func(d *device, i int) error) error {
 	j := &job{}
 	err := p.everyDevice(ctx, func(d *device) error {
-		for i := d.id; i < n && !j.failed.Load(); i += p.size {
+		for i := d.id; i < n && !j.over(i); i += p.size {
 			err := context.Cause(ctx)
 			if err == nil {
 				err = f(d, i)

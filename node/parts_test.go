@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"pgregory.net/rapid"
 
@@ -165,22 +167,27 @@ func TestPoolTakesAllPieces(t *testing.T) {
 	}
 }
 
+// No piece is begun after an earlier one has failed.
 func TestPoolStopsAtAnError(t *testing.T) {
-	p := startTestPool(t, 2)
-	broken := errors.New("broken")
-	var after atomic.Int32
-	err := p.each(t.Context(), 1000, func(_ *device, i int) error {
-		if i == 3 {
-			return broken
+	synctest.Test(t, func(t *testing.T) {
+		p := startTestPool(t, 2)
+		broken := errors.New("broken")
+		var after atomic.Int32
+		err := p.each(t.Context(), 1000, func(_ *device, i int) error {
+			switch {
+			case i == 3:
+				return broken
+			case i == 4: // under way on the other device; it ends when all else has come to rest
+				synctest.Wait()
+			case i > 4:
+				after.Add(1)
+			}
+			return nil
+		})
+		if !errors.Is(err, broken) || after.Load() != 0 {
+			t.Errorf("error %v; %d pieces were begun after it", err, after.Load())
 		}
-		if i > 10 {
-			after.Add(1)
-		}
-		return nil
 	})
-	if !errors.Is(err, broken) || after.Load() > 10 {
-		t.Errorf("error %v; %d pieces were begun long after it", err, after.Load())
-	}
 }
 
 // A dealt piece is done by its own device, in order, and the error is that of the lowest piece.
@@ -193,27 +200,33 @@ func TestPoolDeals(t *testing.T) {
 	if want := [3][]int{{0, 3, 6}, {1, 4, 7}, {2, 5}}; !reflect.DeepEqual(by, want) {
 		t.Errorf("dealt %v, want %v", by, want)
 	}
-	failed := make(chan struct{})
-	err := p.deal(t.Context(), 1000, func(d *device, i int) error {
-		switch {
-		case i == 2: // after piece 4 has failed
-			<-failed
-			return errors.New("piece 2")
-		case i == 4:
-			defer close(failed)
-			return errors.New("piece 4")
-		}
-		return nil
-	})
-	if err == nil || err.Error() != "piece 2" {
-		t.Errorf("error %v, want that of piece 2", err)
-	}
 	reason := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
 	if err := p.deal(ctx, 4, func(*device, int) error { t.Error("a piece after the end"); return nil }); !errors.Is(err, reason) {
 		t.Errorf("error %v", err)
 	}
+}
+
+// Of two pieces that fail, the lower gives the error, even where the higher one failed before the lower one began.
+func TestPoolDealsErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := startTestPool(t, 3)
+		err := p.deal(t.Context(), 1000, func(d *device, i int) error {
+			switch {
+			case i == 2: // device 2 comes to pieces 5 and 8 when piece 7 has failed
+				synctest.Wait()
+			case i == 5 || i == 7:
+				return fmt.Errorf("piece %d", i)
+			case i == 8:
+				t.Error("piece 8 was begun after piece 7 had failed")
+			}
+			return nil
+		})
+		if err == nil || err.Error() != "piece 5" {
+			t.Errorf("error %v, want that of piece 5", err)
+		}
+	})
 }
 
 func TestPoolHeedsContext(t *testing.T) {
