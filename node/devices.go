@@ -17,6 +17,8 @@ type device struct {
 	dev tensor.Device
 	net *network // nil until pool.build
 	buf []float32
+
+	sent sentBatch // the one that trainer.sendNext has sent last
 }
 
 // scratch returns n values of the device's own host memory. The next call may return the same memory.

@@ -51,6 +51,9 @@ func (f *feed) take(step uint64) []*sharding.Pending {
 	return mine
 }
 
+// peek is the micro-batches of the step after the one taken, in the order of assigned; they stay in the queue. nil: it is not asked for yet, or is not to be.
+func (f *feed) peek(step uint64) []*sharding.Pending { return f.queued[step] }
+
 // ask prefetches the micro-batches of the next step.
 func (f *feed) ask() {
 	var pending []*sharding.Pending

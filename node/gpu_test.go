@@ -154,9 +154,11 @@ func TestPredictedStep(t *testing.T) {
 	want.PeakShare = flops / (2 * (20 + 38 + 40) * (1 << 20))
 	mustBe(t, c.predict(w, 16), want)
 
-	// The first micro-batch goes over PCIe before anything is computed; the second while that is.
-	w.input, want.Input = 2000, 2
-	want.PeakShare = flops / (2 * (2 + 20 + 38 + 40) * (1 << 20))
+	// Micro-batches go over PCIe, 8 seconds, while those before are computed; were that 12 seconds, each would come 2 late.
+	w.input = 8000
+	mustBe(t, c.predict(w, 16), want)
+	w.input, want.Input = 12000, 4
+	want.PeakShare = flops / (2 * (4 + 20 + 38 + 40) * (1 << 20))
 	mustBe(t, c.predict(w, 16), want)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unsafe"
 
 	"lift/configs"
 	"lift/model/autograd"
@@ -52,9 +53,16 @@ type network struct {
 	err     error // of the call in progress; a field, for a variable would be allocated at each call
 	onReady autograd.Sink
 	shape   [4]int     // of images; a field as err is
+	sent    sentImages // of Send
 	host    []float32  // a gradient, downloaded
 	sum     [1]float32 // of the losses, downloaded
 	seconds networkSeconds
+}
+
+// sentImages are images that Send has sent and nothing has asked for yet, and where they are.
+type sentImages struct {
+	images []float32
+	on     tensor.Tensor
 }
 
 // copied is a parameter's values on the device.
@@ -262,9 +270,33 @@ func (n *network) infer(images []float32, m int, out []float32, width int, forwa
 	return nil
 }
 
+// Send starts the way of m images to the device while it computes others. The next step or inference finds them there if it is given the same slice, until
+// which they must stay as they are.
+func (n *network) Send(images []float32, m int) error {
+	if err := n.arch.CheckImages(len(images), m); err != nil {
+		return err
+	}
+	n.sent = sentImages{images, n.onDevice(images, m)}
+	return nil
+}
+
+// input is m images on the tape.
 func (n *network) input(images []float32, m int) *autograd.Var {
+	sent := n.sent
+	n.sent = sentImages{}
+	if sameMemory(images, sent.images) {
+		return n.tape.Input(sent.on)
+	}
+	return n.tape.Input(n.onDevice(images, m))
+}
+
+func sameMemory(a, b []float32) bool {
+	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b)
+}
+
+func (n *network) onDevice(images []float32, m int) tensor.Tensor {
 	n.shape = [4]int{m, 3, n.arch.Resolution, n.arch.Resolution}
-	return n.tape.Input(n.tape.Device().Input(images, n.shape[:]...))
+	return n.tape.Device().Input(images, n.shape[:]...)
 }
 
 // Dim returns the width of the features.

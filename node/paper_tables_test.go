@@ -130,7 +130,7 @@ func (p *paper) goal() {
 	p.say("- Predicted as built: **%.1f ms**, %.0f %% of the peak, %s.\n", 1e3*s.Total(), 100*s.PeakShare, minutes(s.Total()*allSteps(paperBatch)))
 	better, its := p.changed()
 	b := better.predict(&its, paperBatch)
-	p.say("- Predicted after the four changes below: **%.1f ms**, %.0f %% of the peak, %s.\n", 1e3*b.Total(), 100*b.PeakShare, minutes(b.Total()*allSteps(paperBatch)))
+	p.say("- Predicted after the three changes below: **%.1f ms**, %.0f %% of the peak, %s.\n", 1e3*b.Total(), 100*b.PeakShare, minutes(b.Total()*allSteps(paperBatch)))
 	p.say("- Meanwhile the host decodes %.0f images a second as built, and %.0f for %d minutes: the work of %.0f and %.0f cores.\n", s.ImagesPerSecond(),
 		paperBatch/time, goalMinutes, math.Ceil(s.ImagesPerSecond()/decodedByACore), math.Ceil(paperBatch/time/decodedByACore))
 }
@@ -164,7 +164,6 @@ var changes = []struct {
 	name string
 	do   func(c *Cluster, w *walk)
 }{
-	{"a micro-batch sent while the step before is computed", func(_ *Cluster, w *walk) { w.input = 0 }},
 	{"bias and addend inside the products", func(_ *Cluster, w *walk) { w.ops = fused(w.ops, false) }},
 	{"and activations, forward and backward", func(_ *Cluster, w *walk) { w.ops = fused(w.ops, true) }},
 	{"attention at 55 % of the peak", func(c *Cluster, _ *walk) { c.GPU.Attention = 0.55 }},
@@ -230,10 +229,10 @@ func (p *paper) needed() {
 	}
 	better, its := p.changed()
 	as, then := p.beside(c, *w), p.beside(better, its)
-	p.say("\n- Everything else takes %.1f ms as built, and %.1f ms after all four changes.\n", 1e3*as, 1e3*then)
+	p.say("\n- Everything else takes %.1f ms as built, and %.1f ms after all three changes.\n", 1e3*as, 1e3*then)
 	p.say("- Products are predicted at %s of the peak, last waves and all.\n", percent(products/p.productSeconds(c.GPU, w.ops)))
 	const attentionAt = 0.55
-	p.say("- **%d minutes** take all four changes, and products at **%s** of the peak, last waves and all.\n", goalMinutes,
+	p.say("- **%d minutes** take all three changes, and products at **%s** of the peak, last waves and all.\n", goalMinutes,
 		percent(products/(timeGoal-then-attention/attentionAt)))
 	p.say("- **%.0f %%** takes attention at 55 %%, products at 85 %%, last waves and all, and **%.1f ms** for everything else.\n", 100*goalShare,
 		1e3*(shareGoal-products/0.85-attention/attentionAt))

@@ -11,7 +11,7 @@ type phase int
 // Data, forward and backward are counted by device: two devices that each compute for a second count two. Device, exposed all-reduce and
 // update are counted by node. A GPU computes while its node goes on: forward and backward are then the time that it takes to say what to compute.
 const (
-	phaseData     phase = iota // a device waits for its micro-batch
+	phaseData     phase = iota // a device waits for its micro-batch, or its next one is sent ahead
 	phaseForward               // micro-batch in, loss out
 	phaseBackward              // loss in, last gradient added to its bucket
 	phaseDevice                // GPUs compute, and their node has nothing left to ask of them in this step

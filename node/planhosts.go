@@ -129,7 +129,7 @@ func (c Cluster) asking(calls float64) float64 {
 // StepTime is a step's predicted time, in seconds, and what it sends.
 type StepTime struct {
 	MicroBatches int     `json:"micro_batches"` // of the busiest GPU
-	Input        float64 `json:"input"`         // until a GPU has its first micro-batch; the next ones come while it computes
+	Input        float64 `json:"input"`         // what is left of the micro-batches' way in, beside the computation of those before
 	Compute      float64 `json:"compute"`       // forward and backward
 	Exposed      float64 `json:"exposed"`       // from the last gradient to the last sum over all hosts, agreed on
 	Update       float64 `json:"update"`
@@ -149,10 +149,10 @@ func (t StepTime) ImagesPerSecond() float64 { return float64(t.Images) / t.Total
 func (c Cluster) predict(w *walk, batch int) StepTime {
 	all := int64(c.Hosts * c.GPUs)
 	t := StepTime{Images: batch, MicroBatches: int(ceilDiv(ceilDiv(int64(batch), int64(w.images)), all))}
-	t.Input = float64(w.input)/hostCopy + float64(w.input)/c.GPU.Host
 	ends := w.ends(c.GPU)
 	micro := ends[len(ends)-1]
 	t.Compute = float64(t.MicroBatches) * micro
+	t.Input = float64(t.MicroBatches) * max(0, float64(w.input)/hostCopy+float64(w.input)/c.GPU.Host-micro)
 	if c.Hosts > 1 {
 		t.BytesSent = wireBytesAValue * int64(w.trained) * 2 * int64(c.Hosts-1) / int64(c.Hosts)
 		t.Ring = float64(t.BytesSent) / c.Wire.rate()

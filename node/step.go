@@ -66,12 +66,16 @@ func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
 	}
 	divisor := t.bench.divisor(t.schedule, step)
 	pending := t.feed.take(step)
-	each := t.pool.each
+	each, next := t.pool.each, []*sharding.Pending(nil)
 	if t.bench.sums != nil {
-		each = t.pool.deal
+		each, next = t.pool.deal, t.feed.peek(step+1)
 	}
 	err := each(ctx, len(mine), func(d *device, i int) error {
-		return t.microBatch(ctx, d, step, i, mine[i], pending[i], divisor)
+		err := t.microBatch(ctx, d, step, i, mine[i], pending[i], divisor)
+		if last := i+t.pool.size >= len(mine); err == nil && last && d.id < len(next) {
+			err = t.sendNext(d, step+1, d.id, next[d.id])
+		}
+		return err
 	})
 	if err != nil {
 		t.gradients.abort(err)
@@ -117,13 +121,11 @@ func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k, num
 	fail := func(name string, err error) error {
 		return &StepError{Step: step, MicroBatch: number, Tensor: name, Err: err}
 	}
-	start := time.Now()
-	batch, err := pending.Wait(ctx)
+	batch, err := t.batch(ctx, d, step, k, pending)
 	if err != nil {
 		return fail("", err)
 	}
 	defer batch.Release()
-	t.clock.since(phaseData, start)
 	t.noteSkipped(batch.Skipped)
 	if len(batch.Labels) == 0 {
 		if err := t.addNothing(d, k, step); err != nil {

@@ -191,10 +191,17 @@ func (p *Pending) Wait(ctx context.Context) (*Batch, error) {
 	if p.state != ready {
 		return nil, p.err
 	}
-	batch := p.batch
-	p.batch = nil
-	p.endLocked(ErrCanceled)
-	return batch, nil
+	return p.handOverLocked(), nil
+}
+
+// Poll is Wait for a batch that is ready; else it returns nil at once, and the batch is still to be waited for.
+func (p *Pending) Poll() *Batch {
+	p.loader.mu.Lock()
+	defer p.loader.mu.Unlock()
+	if p.state != ready {
+		return nil
+	}
+	return p.handOverLocked()
 }
 
 // Cancel gives up a batch that nobody will wait for. It is safe at any time, also
@@ -203,6 +210,14 @@ func (p *Pending) Cancel() {
 	p.loader.mu.Lock()
 	defer p.loader.mu.Unlock()
 	p.endLocked(ErrCanceled)
+}
+
+// handOverLocked ends a request that is ready, and returns its batch.
+func (p *Pending) handOverLocked() *Batch {
+	batch := p.batch
+	p.batch = nil
+	p.endLocked(ErrCanceled)
+	return batch
 }
 
 // activateLocked makes requests active while depth has room.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -114,6 +115,39 @@ func TestDepthBoundsWhatIsAhead(t *testing.T) {
 	})
 }
 
+// Poll hands over what is ready, once, and leaves the rest to Wait.
+func TestPollDoesNotWait(t *testing.T) {
+	d := openTestSet(t, grayIDX(t, 8, 9, 4))
+	r := Request{Samples: []int{1, 2}, Transform: &smallTransform}
+	synctest.Test(t, func(t *testing.T) {
+		blocked := &blockingStore{store: d.store, begun: make(chan struct{}), gate: make(chan struct{})}
+		slow := *d
+		slow.store = blocked
+		l := NewLoader(&slow, 1, 1)
+		first, second := l.Prefetch(r), l.Prefetch(r)
+		<-blocked.begun
+		if first.Poll() != nil || second.Poll() != nil {
+			t.Error("a batch that is being read, or still queued, was handed over")
+		}
+		close(blocked.gate)
+		synctest.Wait()
+		if b := first.Poll(); b == nil || !slices.Equal(b.Samples, r.Samples) {
+			t.Errorf("the batch that is ready is %+v", b)
+		}
+		if first.Poll() != nil {
+			t.Error("a batch was handed over twice")
+		}
+		synctest.Wait() // the second one has the first one's place
+		l.Close()
+		if second.Poll() == nil {
+			t.Error("Close took a batch that was ready")
+		}
+		if failed := l.Prefetch(r); failed.Poll() != nil {
+			t.Error("a batch of a closed loader")
+		}
+	})
+}
+
 func TestWaitEndsWithItsContextAndWithClose(t *testing.T) {
 	d := openTestSet(t, grayIDX(t, 8, 9, 4))
 	r := Request{Samples: []int{1}, Transform: &smallTransform}
@@ -146,10 +180,11 @@ func TestWaitEndsWithItsContextAndWithClose(t *testing.T) {
 type blockingStore struct {
 	store
 	begun, gate chan struct{}
+	once        sync.Once
 }
 
 func (s *blockingStore) read(i int, buf []byte) ([]byte, error) {
-	close(s.begun)
+	s.once.Do(func() { close(s.begun) })
 	<-s.gate
 	return s.store.read(i, buf)
 }
