@@ -115,12 +115,19 @@ func (j *job) chunkDone(bucket int, digest uint64) {
 	if !last {
 		return
 	}
+	var out time.Time
 	if j.timed {
-		j.link.stats.leave()
+		out = j.link.stats.leave()
 	}
 	j.mu.Lock()
 	j.left--
 	last = j.left == 0
+	if out.After(j.lastOut) {
+		j.lastOut = out
+	}
+	if last && j.timed {
+		j.link.stats.exposed.Add(int64(j.lastOut.Sub(j.lastIn)))
+	}
 	j.mu.Unlock()
 	if last {
 		j.reduced()
@@ -132,9 +139,6 @@ func (j *job) reduced() {
 	digests := make([]uint64, len(j.buckets))
 	for i := range j.buckets {
 		digests[i] = j.buckets[i].digest
-	}
-	if j.timed && len(j.buckets) > 0 {
-		j.link.stats.exposed.Add(int64(time.Since(j.lastIn)))
 	}
 	if j.plan.world > 1 {
 		j.link.lanes[0].out.push(outgoing{tag: j.checkTag(0), payload: encodeDigests(digests)})

@@ -29,9 +29,9 @@ type job struct {
 	done    chan struct{} // closed when all is reduced and agreed
 
 	mu       sync.Mutex
-	left     int // buckets not yet reduced
-	unready  int // buckets whose local values are not in
-	lastIn   time.Time
+	left     int        // buckets not yet reduced
+	lastIn   time.Time  // when a bucket's local values were last all in
+	lastOut  time.Time  // when a bucket was last reduced
 	checks   [][]uint64 // by member: its bucket checksums, once here
 	digests  []uint64   // ours, once all buckets are reduced
 	finished bool
@@ -57,7 +57,7 @@ type arrival struct {
 
 func newJob(l *link, p *plan) *job {
 	j := &job{link: l, plan: p, buckets: make([]jobBucket, len(p.buckets)), done: make(chan struct{}),
-		left: len(p.buckets), unready: len(p.buckets), checks: make([][]uint64, p.world)}
+		left: len(p.buckets), checks: make([][]uint64, p.world)}
 	for i := range j.buckets {
 		b := &p.buckets[i]
 		j.buckets[i].left = b.finals
@@ -80,14 +80,13 @@ func (j *job) markReady(bucket int) {
 		return // the sums wait for the next generation
 	}
 	b, bp := &j.buckets[bucket], &j.plan.buckets[bucket]
-	j.mu.Lock()
-	j.unready--
-	if j.unready == 0 {
-		j.lastIn = time.Now()
-	}
-	j.mu.Unlock()
 	if j.timed {
-		j.link.stats.enter()
+		in := j.link.stats.enter()
+		j.mu.Lock()
+		if in.After(j.lastIn) {
+			j.lastIn = in
+		}
+		j.mu.Unlock()
 	}
 	b.mu.Lock()
 	b.ready = true

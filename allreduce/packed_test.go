@@ -63,16 +63,8 @@ func TestPackedSumIsExact(t *testing.T) {
 				ChunkBytes: rapid.SampledFrom([]int{1024, 5000, 1 << 20}).Draw(rt, "chunk"),
 			}
 			rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 1))
-			ts, ms := net.make(t, world)
-			cl := &cluster{t: t, ms: ms, ts: ts}
-			for i := range world {
-				r, err := New(c, ts[i])
-				if err != nil {
-					rt.Fatal(err)
-				}
-				defer ts[i].Close()
-				cl.rs = append(cl.rs, r)
-			}
+			cl := openCluster(t, net, world, c)
+			defer cl.disconnect()
 			cl.enter(1)
 			for step := range uint64(3) {
 				local, packs := make([]int, world), make([]bool, world)

@@ -37,25 +37,32 @@ type stats struct {
 	flight  time.Duration
 }
 
-func (s *stats) enter() {
+// enter counts a bucket in and gives the time. It and leave read the clock with the lock held, so that a step's exposed time, which is
+// between two of these times, is never longer than its time in flight.
+func (s *stats) enter() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
 	if s.buckets == 0 {
-		s.since = time.Now()
+		s.since = now
 	}
 	s.buckets++
+	return now
 }
 
-func (s *stats) leave() {
+// leave counts a bucket out and gives the time.
+func (s *stats) leave() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
 	if s.buckets == 0 {
-		return // the ring broke meanwhile
+		return now // the ring broke meanwhile
 	}
 	s.buckets--
 	if s.buckets == 0 {
-		s.flight += time.Since(s.since)
+		s.flight += now.Sub(s.since)
 	}
+	return now
 }
 
 // broke forgets the buckets that will not arrive.

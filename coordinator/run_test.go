@@ -16,7 +16,7 @@ import (
 
 func testConfig(t testing.TB, overrides ...string) *configs.Config {
 	t.Helper()
-	overrides = append([]string{"run.dir=" + t.TempDir()}, overrides...)
+	overrides = append([]string{"run.dir=" + t.TempDir(), fmt.Sprint("coordinator.join_timeout=", patienceOfTests)}, overrides...)
 	c, err := configs.Load("../configs/quickstart.yaml", overrides)
 	if err != nil {
 		t.Fatal(err)

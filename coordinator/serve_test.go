@@ -46,9 +46,12 @@ func serve(t *testing.T, overrides ...string) *served {
 	return s
 }
 
+// patienceOfTests is far longer than anything takes, a whole test on a slow host too: what lasts longer hangs.
+const patienceOfTests = 3 * time.Minute
+
 // ctx is of one call or stream; the test fails in it rather than hang.
 func (s *served) ctx() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(s.t.Context(), 20*time.Second)
+	return context.WithTimeout(s.t.Context(), patienceOfTests)
 }
 
 // fakeNode speaks for a node.
@@ -121,7 +124,7 @@ func (s *served) ended() error {
 	select {
 	case err := <-s.result:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(patienceOfTests):
 		s.t.Fatal("the run does not end")
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,6 +25,9 @@ const (
 	scenarioEnv = "LIFT_LAUNCH_TEST_SCENARIO"
 	pidsEnv     = "LIFT_LAUNCH_TEST_PIDS"
 )
+
+// patience is far longer than anything here takes, on a slow host too: what lasts longer hangs.
+const patience = 3 * time.Minute
 
 func TestMain(m *testing.M) {
 	scenario := os.Getenv(scenarioEnv)
@@ -77,7 +81,8 @@ func say(e Event) {
 	fmt.Println(string(line))
 }
 
-// playCoordinator speaks as the coordinator does. In "good" it ends by itself; in the others it waits for SIGTERM.
+// playCoordinator speaks as the coordinator does. In "good" it ends by itself; in the others it waits for SIGTERM, and "deaf" is
+// deaf to that.
 func playCoordinator(scenario string) int {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
@@ -104,6 +109,8 @@ func playCoordinator(scenario string) int {
 		return 1
 	case "coordinator dies":
 		return 3
+	case "deaf":
+		wait(stop)
 	}
 	<-stop
 	say(Event{Kind: KindEnded, Ended: &Ended{Reason: "stopped by signal", Step: 4}})
@@ -120,11 +127,17 @@ func playNode(scenario, name string) int {
 	case scenario == "node fails" && name == "node-1":
 		fmt.Fprintln(os.Stderr, "lift: images are upside down\n      and so are labels")
 		return 1
-	case scenario == "stop":
-		return 0
+	case scenario == "deaf":
+		wait(stop)
 	}
 	<-stop // "hang": only a signal ends it
 	return 0
+}
+
+// wait takes signals and heeds none: only SIGKILL ends it.
+func wait(signals <-chan os.Signal) {
+	for range signals {
+	}
 }
 
 // launcher is a started launcher process and what it says.
@@ -168,27 +181,30 @@ func startLauncher(t *testing.T, scenario string, args ...string) *launcher {
 // await returns when a line of stderr holds text.
 func (l *launcher) await(t *testing.T, text string) {
 	t.Helper()
-	late := time.After(30 * time.Second)
-	for {
+	l.awaitAll(t, text)
+}
+
+// awaitAll returns when lines of stderr have held all the texts, in whatever order.
+func (l *launcher) awaitAll(t *testing.T, texts ...string) {
+	t.Helper()
+	late := time.After(patience)
+	for len(texts) > 0 {
 		select {
 		case line, ok := <-l.lines:
 			if !ok {
-				t.Fatalf("the launcher ended before it said %q:\n%s", text, &l.stderr)
+				t.Fatalf("the launcher ended before it said %q:\n%s", texts, &l.stderr)
 			}
-			if strings.Contains(line, text) {
-				return
-			}
+			texts = slices.DeleteFunc(texts, func(text string) bool { return strings.Contains(line, text) })
 		case <-late:
-			t.Fatalf("the launcher never said %q", text)
+			t.Fatalf("the launcher never said %q", texts)
 		}
 	}
 }
 
-// awaitNodes returns when both nodes run, in whatever order they come.
-func (l *launcher) awaitNodes(t *testing.T) {
+// awaitRun returns when both nodes run and the launcher knows that they have found each other: a node that ends before would end the run.
+func (l *launcher) awaitRun(t *testing.T) {
 	t.Helper()
-	l.await(t, " is here")
-	l.await(t, " is here")
+	l.awaitAll(t, "node-0 is here", "node-1 is here", "step 3/10")
 }
 
 func (l *launcher) wait(t *testing.T) int {
@@ -198,7 +214,7 @@ func (l *launcher) wait(t *testing.T) int {
 	select {
 	case <-l.done:
 		return l.cmd.ProcessState.ExitCode()
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the launcher did not end")
 		return -1
 	}
@@ -244,7 +260,7 @@ func (l *launcher) noneLeft(t *testing.T, want int) {
 	if len(parts) != want {
 		t.Errorf("%d processes were started (%v), want %d", len(parts), parts, want)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for pid, name := range parts {
 		if err := awaitGone(ctx, pid); err != nil {
@@ -320,10 +336,10 @@ func TestEndings(t *testing.T) {
 		disturb        func(t *testing.T, l *launcher)
 		last           string
 	}{
-		{"SIGTERM", "stop", func(t *testing.T, l *launcher) { l.signal(t, syscall.SIGTERM) },
+		{"SIGTERM", "hang", func(t *testing.T, l *launcher) { l.signal(t, syscall.SIGTERM) },
 			"stopped after step 4: stopped by signal; the same command goes on from the newest state in runs/test/state"},
-		{"SIGINT", "stop", func(t *testing.T, l *launcher) { l.signal(t, syscall.SIGINT) }, "stopped after step 4"},
-		{"second signal kills", "hang", func(t *testing.T, l *launcher) {
+		{"SIGINT", "hang", func(t *testing.T, l *launcher) { l.signal(t, syscall.SIGINT) }, "stopped after step 4"},
+		{"second signal kills", "deaf", func(t *testing.T, l *launcher) {
 			l.signal(t, syscall.SIGTERM)
 			l.await(t, "stopping after this step")
 			l.signal(t, syscall.SIGTERM)
@@ -333,9 +349,7 @@ func TestEndings(t *testing.T) {
 				t.Fatal(err)
 			}
 			l.await(t, "node-1 ended by signal 9")
-			l.signal(t, syscall.SIGTERM) // what this coordinator needs, and then the other node
-			l.await(t, "stopping after this step")
-			l.signal(t, syscall.SIGTERM)
+			l.signal(t, syscall.SIGTERM) // which this coordinator needs, as it does not miss a node
 		}, "node-1 ended by signal 9"},
 		{"coordinator killed", "hang", func(t *testing.T, l *launcher) {
 			if err := syscall.Kill(l.pidOf(t, "coordinator"), syscall.SIGKILL); err != nil {
@@ -351,7 +365,7 @@ func TestEndings(t *testing.T) {
 			t.Parallel()
 			l := startLauncher(t, c.scenario)
 			if c.disturb != nil {
-				l.awaitNodes(t)
+				l.awaitRun(t)
 				c.disturb(t, l)
 			}
 			if code := l.wait(t); code != 1 {
@@ -377,7 +391,7 @@ func (l *launcher) signal(t *testing.T, sig syscall.Signal) {
 // A launcher that is killed cannot clean up: the kernel does.
 func TestKilledLauncherLeavesNoProcess(t *testing.T) {
 	l := startLauncher(t, "hang")
-	l.awaitNodes(t)
+	l.awaitRun(t)
 	l.signal(t, syscall.SIGKILL)
 	l.wait(t)
 	l.noneLeft(t, 4)

@@ -55,7 +55,7 @@ loss: {type: LA}
 train: {seed: 3, epochs: 2, batch_size: 8, micro_batch_size: 2, lr: 0.02, momentum: 0.9, weight_decay: 0.0005}
 run: {dir: DIR/run, checkpoint_every: 3}
 node: {devices: 1}
-coordinator: {nodes: 1, join_timeout: 30s}
+coordinator: {nodes: 1, join_timeout: 5m}
 allreduce: {bucket_bytes: 4096, chunk_bytes: 2048}
 `, "DIR", dir)
 	cfg, err := configs.Parse("tiny.yaml", []byte(text), overrides)
@@ -177,7 +177,7 @@ func runCluster(t testing.TB, cfg *configs.Config, nodes []Options, stop func(ct
 // runClusterWith is runCluster with all hooks.
 func runClusterWith(t testing.TB, cfg *configs.Config, nodes []Options, hooks clusterHooks) cluster {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	log := discard
 	if os.Getenv("LIFT_TEST_LOG") != "" {

@@ -332,7 +332,12 @@ func TestStepAllocatesNothing(t *testing.T) {
 			step()
 			step()
 			peak := n.ArenaPeak()
-			if allocs := testing.AllocsPerRun(10, step); allocs != 0 {
+			// What else runs in the process, a server that winds up, may allocate meanwhile; a step that allocates does so every time.
+			allocs := testing.AllocsPerRun(10, step)
+			for try := 0; allocs != 0 && try < 5; try++ {
+				allocs = min(allocs, testing.AllocsPerRun(10, step))
+			}
+			if allocs != 0 {
 				t.Errorf("%s: %v allocations a step", name, allocs)
 			}
 			if n.ArenaPeak() != peak || peak == 0 {

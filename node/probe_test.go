@@ -218,7 +218,7 @@ func TestProbeWithoutSomeRows(t *testing.T) {
 // Features that are all alike tell no classes apart.
 func TestProbeOfEqualFeatures(t *testing.T) {
 	features := slices.Repeat([]float32{1, 2}, 9)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // for the member that waits for the other
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // for the member that waits for the other
 	defer cancel()
 	_, err := runProbe(ctx, t, 2, 2, []int{4, 5}, 2, features, []int32{0, 0, 0, 0, 1, 1, 1, 1, 1})
 	mustSay(t, err, "do not tell class 0")

@@ -43,7 +43,7 @@ type Options struct {
 	// For tests: claimed instead of the device's; called before the join, after it, and after each commit.
 	fingerprint    string
 	before, joined func()
-	committed      func(step uint64, metricsAddr string)
+	committed      func(w *worker, step uint64)
 }
 
 // Run takes part in a run until it is complete, and then returns nil. When ctx ends the node finishes its step, the state is written,

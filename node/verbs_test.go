@@ -153,14 +153,14 @@ func TestMetricsOfALiveRun(t *testing.T) {
 	var text string
 	var scrapeErr error
 	nodes := nodesOf(2, 1)
-	nodes[0].committed = func(step uint64, addr string) {
+	nodes[0].committed = func(w *worker, step uint64) {
 		if step == 5 {
 			once.Do(func() {
 				// Gossip may take longer than five steps to tell a node of the other; the step waits here.
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 				defer cancel()
 				for scrapeErr == nil && ctx.Err() == nil && !strings.Contains(text, "\nlift_membership_members 3") {
-					text, scrapeErr = scrape(ctx, addr)
+					text, scrapeErr = scrape(ctx, w.metrics.addr())
 				}
 			})
 		}

@@ -238,16 +238,12 @@ func (w *worker) newTrainer() *trainer {
 	return t
 }
 
-// committedHook is Options.committed with this node's metrics address.
+// committedHook is Options.committed of this node.
 func (w *worker) committedHook() func(step uint64) {
 	if w.o.committed == nil {
 		return func(uint64) {}
 	}
-	addr := ""
-	if w.metrics != nil {
-		addr = w.metrics.addr()
-	}
-	return func(step uint64) { w.o.committed(step, addr) }
+	return func(step uint64) { w.o.committed(w, step) }
 }
 
 // ringPatience is how long a node whose ring broke waits to be told why: the cause is mostly another node's.

@@ -4,7 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"strings"
+	"regexp"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -62,21 +63,29 @@ func TestSameBytes(t *testing.T) {
 		})
 	}
 	t.Run("resumed", func(t *testing.T) {
-		same := settings(t, short)
+		same := endless(t) // it may be well beyond the step when the signal arrives
 		at := 1 + rand.Uint64N(lawSteps*2/3)
 		p := train(t, 2, 1, same)
 		p.await(t, "the step to stop at", stepped(at))
 		p.signal(t, syscall.SIGTERM)
 		code, last := p.wait(t)
-		if code != exitFailed || last.Kind != launch.KindError || !strings.Contains(p.lastLine(), "stopped after step") {
+		said := regexp.MustCompile(`stopped after step (\d+)`).FindStringSubmatch(p.lastLine())
+		if code != exitFailed || last.Kind != launch.KindError || said == nil {
 			t.Fatalf("stopped at step %d: status %d, last event %q:\n%s", at, code, last.Kind, p.stderr.String())
 		}
-		got := finish(t, train(t, 1, 1, same))
-		t.Logf("stopped at step %d, went on from step %d", at, got.ResumedFrom)
-		if got.ResumedFrom < at || got.ResumedFrom >= lawSteps {
-			t.Errorf("went on from step %d, stopped at %d of %d", got.ResumedFrom, at, lawSteps)
+		stopped, err := strconv.ParseUint(said[1], 10, 64)
+		if err != nil || stopped < at {
+			t.Fatalf("stopped at step %d, after step %s", at, said[1])
 		}
-		check(t, got)
+		end := fmt.Sprintf("train.max_steps=%d", stopped+10)
+		got, whole := finish(t, train(t, 1, 1, append(same, end))), finish(t, train(t, 1, 1, endless(t, end)))
+		t.Logf("asked to stop at step %d, stopped after step %d", at, stopped)
+		if got.ResumedFrom != stopped {
+			t.Errorf("went on from step %d, stopped after step %d", got.ResumedFrom, stopped)
+		}
+		if got.SHA256 != whole.SHA256 || got.Steps != whole.Steps || got.Accuracy != whole.Accuracy {
+			t.Errorf("%+v, without a stop: %+v", got, whole)
+		}
 	})
 	t.Run("another seed is another result", func(t *testing.T) {
 		if got := finish(t, train(t, 1, 1, settings(t, short, "train.seed=1"))); got.SHA256 == want.SHA256 {

@@ -188,7 +188,7 @@ func (p *process) child(t *testing.T, text string) int {
 // gone fails if one of the processes lives on. Nothing tells of a stranger's end, so it polls.
 func gone(t *testing.T, children map[string]int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,37 +89,92 @@ func checkDocumented(t *testing.T, seen []string) {
 
 // prometheus is a running server.
 type prometheus struct {
-	base string
-	log  lockedBuffer
+	base  string
+	log   lockedBuffer
+	ended chan struct{} // closed at its end
 }
 
 func startPrometheus(t *testing.T, binary, discovery string) *prometheus {
 	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "prometheus.yml")
-	text := fmt.Sprintf("global: {scrape_interval: 250ms, scrape_timeout: 250ms}\nscrape_configs:\n- job_name: lift\n"+
-		"  http_sd_configs: [{url: %q, refresh_interval: 500ms}]\n", discovery)
+	text := fmt.Sprintf("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n- job_name: lift\n"+
+		"  http_sd_configs: [{url: %q, refresh_interval: 1s}]\n", discovery)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") // it cannot choose a free port itself
+	for { // it cannot choose a free port itself, and another process may take the one that we have found
+		p := listenPrometheus(t, binary, config, filepath.Join(dir, "data"))
+		if p.ready(t) {
+			return p
+		}
+	}
+}
+
+// listenPrometheus starts one on a port that was free a moment before.
+func listenPrometheus(t *testing.T, binary, config, data string) *prometheus {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
 	l.Close()
-	p := &prometheus{base: "http://" + addr}
-	cmd := exec.Command(binary, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr)
+	p := &prometheus{base: "http://" + addr, ended: make(chan struct{})}
+	cmd := exec.Command(binary, "--config.file="+config, "--storage.tsdb.path="+data, "--web.listen-address="+addr)
 	cmd.Stdout, cmd.Stderr = &p.log, &p.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	started := make(chan error)
+	go func() { // locked to its thread, whose end is the process's
+		runtime.LockOSThread()
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+			close(p.ended)
+		}
+	}()
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-p.ended
 	})
 	return p
+}
+
+// ready waits until p serves; false: its port was taken.
+func (p *prometheus) ready(t *testing.T) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	go func() { // who has the port may not answer
+		select {
+		case <-p.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
+		_, err := p.value(ctx, "vector(1)")
+		select {
+		case <-p.ended:
+			if strings.Contains(p.log.String(), "address already in use") {
+				return false
+			}
+			t.Fatalf("prometheus ended:\n%s", p.log.String())
+		default:
+		}
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("prometheus does not serve:\n%s", p.log.String())
+		}
+	}
 }
 
 // get asks the HTTP API and decodes `data`.
@@ -163,7 +219,7 @@ func (p *prometheus) value(ctx context.Context, expr string) (float64, error) {
 // await asks until the answer is right: scrapes come when they come.
 func (p *prometheus) await(t *testing.T, expr string, ok func(float64) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

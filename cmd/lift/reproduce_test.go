@@ -66,7 +66,8 @@ func mustHold(t *testing.T, text string, want ...string) {
 // A row says what it needs, runs, and has the paper's figures beside its own.
 func TestReproduce(t *testing.T) {
 	rows := testRows(t)
-	t.Setenv(asLiftEnv, "1") // the launcher starts this binary
+	t.Setenv(asLiftEnv, "1")        // the launcher starts this binary
+	t.Setenv("TMPDIR", t.TempDir()) // where others leave nothing
 	out, errs, err := reproduceArgs(t, rows, "small-tiny", "--dry-run")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, errs)

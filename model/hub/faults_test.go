@@ -221,9 +221,9 @@ func TestSilence(t *testing.T) {
 		return true
 	}
 	o := h.options(t)
-	o.idle = 100 * time.Millisecond
+	o.idle = time.Second
 	assertSnapshot(t, h, o, mustResolve(t, h, o), wantedOfClip)
-	if n := h.count["GET "+weights]; n != 2 {
+	if n := h.count["GET "+weights]; n < 2 { // more, if this host was silent
 		t.Errorf("asked %d times", n)
 	}
 }

@@ -61,7 +61,7 @@ func clipFiles() map[string]string {
 }
 
 func (h *fakeHub) options(t *testing.T) Options {
-	return Options{Endpoint: h.hub.URL, Cache: t.TempDir(), Token: testToken, idle: 5 * time.Second,
+	return Options{Endpoint: h.hub.URL, Cache: t.TempDir(), Token: testToken, idle: 3 * time.Minute, // a busy host is no silent one
 		wait: func(ctx context.Context, d time.Duration) error {
 			h.mu.Lock()
 			h.waits = append(h.waits, d)
