@@ -211,7 +211,7 @@ lint-ptx: $(CUDA)/compiler.ok ## the committed PTX is what the kernels make, and
 	$(PTX_REPORT) -check
 
 gpu-proof: trampoline ## on a machine with GPUs: prove and time everything, into one report
-	env -u LIFT_CUDA_DRIVER -u LIFT_CUBLAS -u LIFT_EMU_GPUS $(CUDA_ENV) $(GO) run -tags cuda ./docs/gpuproof -python '$(PYTHON)' -reference '$(LIFT_REFERENCE)'
+	$(CUDA_ENV) $(GO) run -tags cuda ./docs/gpuproof -python '$(PYTHON)' -reference '$(LIFT_REFERENCE)'
 
 gpu-proof-rehearsal: trampoline emu ## the same in small on the emulated driver
 	$(EMU_ENV) $(CUDA_ENV) $(GO) run -tags cuda ./docs/gpuproof -rehearsal

@@ -66,9 +66,23 @@ func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// emulator is why a report of a GPU cannot be written in this environment: a variable names the emulated driver, which a shell may still have from `make emu`.
+// Otherwise they count, for a driver or cuBLAS may lie where only they say.
+func emulator() error {
+	for _, name := range []string{"LIFT_CUDA_DRIVER", "LIFT_CUBLAS"} {
+		if path := os.Getenv(name); strings.HasPrefix(filepath.Base(path), "liftemu") {
+			return fmt.Errorf("%s=%s is the emulator's, which proves nothing of a GPU, so that nothing was run: unset it", name, path)
+		}
+	}
+	return nil
+}
+
 // prove fills the report. Its error says which parts failed.
 func prove(ctx context.Context, r *report) error {
 	r.machine = machine(ctx)
+	if err := emulator(); err != nil && !*rehearsal {
+		return err
+	}
 	if !slices.ContainsFunc(r.machine, isGPU) {
 		return errors.New("lift finds no GPU here, so that nothing was run: see what lift doctor says of it")
 	}
