@@ -83,6 +83,7 @@ func genConfig(t *rapid.T) *Config {
 	c.Train.BatchSize = c.Train.MicroBatchSize * rapid.IntRange(1, 64).Draw(t, "micros")
 	c.Train.LR = rapid.Float64Range(1e-300, 1e6).Draw(t, "lr")
 	c.Train.WeightDecay = rapid.Float64Range(0, 1e6).Draw(t, "decay")
+	c.Node.GPUTimeout = Duration(rapid.Int64Range(1, 1e15).Draw(t, "GPU timeout"))
 	c.Coordinator.JoinTimeout = Duration(rapid.Int64Range(1, 1e15).Draw(t, "timeout"))
 	c.Coordinator.Addr = one("addr", "127.0.0.1:0", "[::1]:65535", "localhost:1")
 	c.Coordinator.MetricsAddr = one("metrics", "", "127.0.0.1:9")

@@ -230,6 +230,8 @@ type Node struct {
 	InFlight int `yaml:"in_flight" kind:"placement"`
 	// Graphs captures a GPU's step once and launches it as CUDA graphs from then on.
 	Graphs bool `yaml:"graphs" kind:"placement"`
+	// GPUTimeout is how long the node waits for a GPU before it takes it for hung, and ends.
+	GPUTimeout Duration `yaml:"gpu_timeout" kind:"placement"`
 	// Addr is where the ring listens (host:port; port 0: any free one).
 	Addr string `yaml:"addr" kind:"placement"`
 	// GossipAddr is where membership gossip listens.
@@ -293,7 +295,7 @@ func Default() *Config {
 		Eval:   Eval{Split: "test", Expand: 24, TTEMode: "fivecrop", RandAugTimes: 1},
 		Reduce: Reduce{FractionBits: 40},
 		Run:    Run{Keep: 2},
-		Node: Node{Device: "cpu", Graphs: true, Addr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
+		Node: Node{Device: "cpu", Graphs: true, GPUTimeout: Duration(10 * time.Minute), Addr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
 			MetricsAddr: "127.0.0.1:0"},
 		Coordinator: Coordinator{Nodes: 1, Addr: "127.0.0.1:0", GossipAddr: "127.0.0.1:0",
 			MetricsAddr: "127.0.0.1:0", JoinTimeout: Duration(60 * time.Second)},

@@ -69,6 +69,7 @@ func TestProblems(t *testing.T) {
 		"short mean":                  {small + "  image_mean: [1, 2]\n", nil, []string{"want a list of 3 numbers or null, found a list of 2"}},
 		"partial of three":            {small + "peft: {partial: [1, 2, 3]}\n", nil, []string{"want null, a number of blocks or a pair [from, to]"}},
 		"partial backwards":           {small + "peft: {partial: [3, 2]}\n", nil, []string{"0 <= from < to"}},
+		"no time for a GPU":           {small + "node: {gpu_timeout: 0s}\n", nil, []string{"c.yaml:6: node.gpu_timeout: must be greater than 0 and at most 720h, is 0s"}},
 		"duration without unit":       {small + "coordinator: {join_timeout: 5}\n", nil, []string{"want a duration such as 60s"}},
 		"alias":                       {small + "train: &t {seed: 1}\neval: *t\n", nil, []string{"c.yaml:7: eval: want keys and values, found an alias"}},
 		"merge":                       {small + "train: {<<: {seed: 1}}\n", nil, []string{"c.yaml:6: train: want a key"}},

@@ -248,8 +248,8 @@ func (v *validator) placement(c *Config) {
 	within(v, "node.in_flight", c.Node.InFlight, 0, maxInFlight)
 	v.name("node.name", c.Node.Name, false)
 	within(v, "coordinator.nodes", c.Coordinator.Nodes, 1, maxBlocks)
-	timeout := time.Duration(c.Coordinator.JoinTimeout)
-	v.check(timeout > 0 && timeout <= 30*24*time.Hour, "coordinator.join_timeout", "must be greater than 0 and at most 720h, is %v", timeout)
+	v.timeout("node.gpu_timeout", c.Node.GPUTimeout)
+	v.timeout("coordinator.join_timeout", c.Coordinator.JoinTimeout)
 	v.address("node.addr", c.Node.Addr, true)
 	v.address("node.gossip_addr", c.Node.GossipAddr, true)
 	v.address("node.metrics_addr", c.Node.MetricsAddr, false)
@@ -261,6 +261,10 @@ func (v *validator) placement(c *Config) {
 	v.check(c.AllReduce.BucketBytes%8 == 0, "allreduce.bucket_bytes", "must be a multiple of 8 (int64 sums), is %d", c.AllReduce.BucketBytes)
 	within(v, "allreduce.chunk_bytes", c.AllReduce.ChunkBytes, 2048, 1<<28)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+}
+
+func (v *validator) timeout(key string, d Duration) {
+	v.check(d > 0 && time.Duration(d) <= 30*24*time.Hour, key, "must be greater than 0 and at most 720h, is %v", d)
 }
 
 func (v *validator) address(key, addr string, required bool) {

@@ -5,6 +5,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"lift/configs"
 	"lift/model/tensor"
@@ -41,7 +42,7 @@ func openGPUs(cfg *configs.Config, need func() (footprint, error)) (_ engine, er
 		}
 	}()
 	for i := range n {
-		g, err := cuda.Open(i)
+		g, err := cuda.Open(i, time.Duration(cfg.Node.GPUTimeout))
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +109,7 @@ func gpuLines() []string {
 	}
 	lines := make([]string, n)
 	for i := range lines {
-		g, err := cuda.Open(i)
+		g, err := cuda.Open(i, cuda.Timeout)
 		if err != nil {
 			lines[i] = err.Error()
 			continue

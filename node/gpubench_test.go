@@ -117,7 +117,7 @@ var gpuNames = map[string]string{"A100-SXM4-80GB": "a100", "H100 80GB HBM3": "h1
 // gpuOf is what is known of the first GPU: public figures, or what its driver tells.
 func gpuOf(t testing.TB) GPU {
 	t.Helper()
-	g, err := cuda.Open(0)
+	g, err := cuda.Open(0, cuda.Timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

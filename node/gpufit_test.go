@@ -15,7 +15,7 @@ import (
 // worth its GPUs, however many are in flight.
 func TestGPUFitsItsMemory(t *testing.T) {
 	needGPUs(t, 2)
-	g, err := cuda.Open(0)
+	g, err := cuda.Open(0, cuda.Timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

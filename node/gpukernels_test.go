@@ -27,7 +27,7 @@ type command struct {
 // traceMicroBatches runs micro-batches of o on the first GPU, the gradients added to sums as in training, and returns what each did.
 func traceMicroBatches(t testing.TB, o networkOptions, ps *paramSet, times int) (all [][]command) {
 	t.Helper()
-	g, err := cuda.Open(0)
+	g, err := cuda.Open(0, cuda.Timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

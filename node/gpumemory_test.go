@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"lift/configs"
+	"lift/model/tensor/cuda"
 	"lift/model/vit"
 )
 
@@ -104,7 +105,7 @@ func (r *rig) takeMemory(t testing.TB) (most int64) {
 	// The emulator has nothing of its own on a GPU: there its count tells whether Held leaves something out.
 	const rounding = 256 << 10
 	after, _ := r.engine.(*gpuEngine).gpus[0].Held()
-	if taken := free - r.free(t); emulatedDriver() && (taken < after-before || taken > after-before+rounding) {
+	if taken := free - r.free(t); cuda.Emulated() && (taken < after-before || taken > after-before+rounding) {
 		t.Errorf("steps took %d bytes as Held counts, and %d as the driver does", after-before, taken)
 	}
 	return most

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -25,9 +24,6 @@ func needGPUs(t testing.TB, n int) {
 		t.Skipf("needs %d GPUs, or LIFT_CUDA_DRIVER and LIFT_CUBLAS naming the emulated driver (make test-cuda): there are %d (%v)", n, have, err)
 	}
 }
-
-// emulatedDriver says whether GPUs are emulated.
-func emulatedDriver() bool { return os.Getenv("LIFT_CUDA_DRIVER") != "" }
 
 // onGPUs makes o's network one for so many GPUs, each with micro-batches in flight.
 func onGPUs(o networkOptions, precision string, gpus, inFlight int) networkOptions {

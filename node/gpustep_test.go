@@ -135,7 +135,7 @@ func (all ring) step(t *testing.T, first uint64, mine [][]int, total int) []floa
 
 // A GPU that fails in the middle of a step ends its node's part, by the node's name, the step and the GPU, wherever it was; nobody hangs.
 func TestGPUFailureEndsTheStep(t *testing.T) {
-	if !emulatedDriver() {
+	if !cuda.Emulated() {
 		t.Skip("needs the emulated driver, which can be told to fail: make test-cuda")
 	}
 	for kernel, launch := range map[string]int{"layer_norm_f32": 60, "sums_add": 100, "sums_total": 12, "sums_update": 12} { // all in the third step or later

@@ -286,11 +286,8 @@ func (r *recorder) replay(b *testing.B, dev tensor.Device) (ops, seconds float64
 	}
 	seconds = (processorSeconds(b, unix.RUSAGE_THREAD) - start) / times
 	for _, p := range r.products {
-		k := p.ACols.Of(p.A.Cols()).Len()
-		if p.TransA {
-			k = p.A.Rows()
-		}
-		ops += 2 * float64(p.C.Rows()) * float64(p.CCols.Of(p.C.Cols()).Len()) * float64(k)
+		z := p.Size("recorder")
+		ops += 2 * float64(z.M) * float64(z.N) * float64(z.K)
 	}
 	return ops, seconds
 }

@@ -20,11 +20,8 @@ type counter struct {
 }
 
 func (c *counter) Product(p tensor.Product) {
-	k := p.ACols.Of(p.A.Cols()).Len()
-	if p.TransA {
-		k = p.A.Rows()
-	}
-	c.multiplied += int64(p.C.Rows()) * int64(p.CCols.Of(p.C.Cols()).Len()) * int64(k)
+	z := p.Size("counter")
+	c.multiplied += int64(z.M) * int64(z.N) * int64(z.K)
 	c.Device.Product(p)
 }
 

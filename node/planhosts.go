@@ -171,7 +171,8 @@ type stage struct{ fixed, each float64 }
 func (c Cluster) stages() []stage {
 	gpus, share := float64(c.GPUs), float64(c.GPUs-1)/float64(c.GPUs)
 	memory := c.GPU.Memory * memoryShare
-	s := []stage{{fixed: c.asking(2*gpus + 6), each: sumBytes*share/c.GPU.Peer + 2*sumBytes/memory}}
+	// In two rounds: GPUs wait for each other only when each has heard that its own work is done.
+	s := []stage{{fixed: c.asking(2*gpus+5) + c.asking(1), each: sumBytes*share/c.GPU.Peer + 2*sumBytes/memory}}
 	if c.Hosts > 1 {
 		s = append(s, stage{each: wireBytesAValue / gpus / c.GPU.Host},
 			stage{each: wireBytesAValue * 2 * float64(c.Hosts-1) / float64(c.Hosts) / c.Wire.rate()})

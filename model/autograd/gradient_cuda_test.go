@@ -18,7 +18,7 @@ func TestGradientsOnGPU(t *testing.T) {
 	if _, err := cuda.Count(); err != nil {
 		t.Fatal(err)
 	}
-	g, err := cuda.Open(0)
+	g, err := cuda.Open(0, cuda.Timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,7 +128,7 @@ func TestSumsOfAFailingGPU(t *testing.T) {
 // TestCloseInAnyOrder: a GPU whose Devices or Sums are open stays open and says so; otherwise the order is free, and nothing is left.
 func TestCloseInAnyOrder(t *testing.T) {
 	for _, order := range []string{"gdsg", "gsdg", "sddsg"} {
-		g, err := Open(0)
+		g, err := Open(0, Timeout)
 		if err != nil {
 			t.Skip(err)
 		}

@@ -16,6 +16,8 @@ var (
 	attentionDKV = newTyped("attention_dkv")
 )
 
+// maxHead is the widest head. The backward of one wider than 104 takes more shared memory than GPUs of compute capability 8.6, 8.9 and 12.0 have: there it
+// fails, by the kernel's name.
 const maxHead = 128
 
 // Kernels of attention_mma.cu, of bf16 on tensor cores, by head size.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ const childVar = "LIFT_CUDA_TEST_CHILD"
 func TestMain(m *testing.M) {
 	if os.Getenv(childVar) != "" {
 		runtime.LockOSThread()
-		if g, err := Open(0); err != nil {
+		if g, err := Open(0, Timeout); err != nil {
 			fmt.Println("error:", err)
 		} else {
 			fmt.Println(g.Info())
@@ -55,8 +56,15 @@ func wantWords(t *testing.T, text string, words ...string) {
 
 // emulated skips the test unless the driver is the emulator, which can be told to misbehave.
 func emulated(t *testing.T) {
-	if os.Getenv("LIFT_CUDA_DRIVER") == "" {
+	if !Emulated() {
 		t.Skip("needs LIFT_CUDA_DRIVER and LIFT_CUBLAS naming the emulator")
+	}
+}
+
+// TestEmulatorIsKnown: else all that needs it would be skipped.
+func TestEmulatorIsKnown(t *testing.T) {
+	if driver := os.Getenv("LIFT_CUDA_DRIVER"); strings.HasPrefix(filepath.Base(driver), "liftemu") && !Emulated() {
+		t.Errorf("%s is not taken for the emulator", driver)
 	}
 }
 
@@ -139,7 +147,7 @@ func TestCheckDriver(t *testing.T) {
 func TestOrdinals(t *testing.T) {
 	open(t)
 	for _, i := range []int{-1, 1 << 20} {
-		if _, err := Open(i); err == nil {
+		if _, err := Open(i, Timeout); err == nil {
 			t.Errorf("GPU %d opened", i)
 		}
 	}
@@ -252,7 +260,7 @@ func TestStatus(t *testing.T) {
 	if s := statusOf(errors.New("x")); s != 0 {
 		t.Error(s)
 	}
-	if !status(700).lost() || status(2).lost() {
+	if !status(700).lost() || !status(226).lost() || status(2).lost() {
 		t.Error("which results leave no context")
 	}
 }

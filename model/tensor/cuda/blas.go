@@ -10,6 +10,7 @@ package cuda
 import "C"
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -81,8 +82,8 @@ func (b *blas) issue(d *Device, words []uint64) error {
 	g := (*gemm)(unsafe.Pointer(&words[0]))
 	if s := C.lift_blas_gemm(b.handle, g); s != 0 {
 		// cuBLAS hides what the driver said; an error that stays says it again.
-		if err := d.stream.Synchronize(); err != nil && statusOf(err).lost() {
-			return d.gpu.failure("a product", err)
+		if err := d.gpu.await(context.Background(), "a product", ofStream(d.stream)); err != nil && d.gpu.lost.Load() {
+			return err
 		}
 		return b.failure(d, fmt.Sprintf("a product of %d x %d x %d in a batch of %d", int(g.n), int(g.m), int(g.k), int(g.batch)), s)
 	}

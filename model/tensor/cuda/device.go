@@ -3,8 +3,8 @@
 package cuda
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"os"
 	"unsafe"
 
@@ -40,7 +40,7 @@ type Device struct {
 // NewDevice returns a device of the GPU for the calling OS thread, whose current context it becomes.
 func (g *GPU) NewDevice(o Options) (*Device, error) {
 	if g.lost.Load() {
-		return nil, fmt.Errorf("cuda: the context of %s is gone", g)
+		return nil, *g.why.Load()
 	}
 	if err := cu.SetCurrentContext(g.ctx); err != nil {
 		return nil, g.failure("entering its context", err)
@@ -87,9 +87,12 @@ func (d *Device) Sync() error {
 func (d *Device) sync(what string) {
 	d.flush()
 	if d.err == nil {
-		d.check(what, d.stream.Synchronize())
+		d.await(what, ofStream(d.stream))
 	}
 }
+
+// await is the GPU's, and makes its error the device's failure.
+func (d *Device) await(what string, poll poll) { d.fail(d.gpu.await(context.Background(), what, poll)) }
 
 // check makes err, of what was done, the device's failure.
 func (d *Device) check(what string, err error) {
@@ -113,8 +116,8 @@ func (d *Device) Close() error {
 	g := d.gpu
 	d.err = nil // Err has told it
 	if d.stream != (cu.Stream{}) && !g.lost.Load() {
-		d.check("waiting for its kernels", d.stream.Synchronize())
-		d.check("waiting for its copies", d.copies.Synchronize())
+		d.await("waiting for its kernels", ofStream(d.stream))
+		d.await("waiting for its copies", ofStream(d.copies))
 	}
 	if !g.lost.Load() {
 		d.graphs.close()

@@ -22,7 +22,7 @@ func open(t testing.TB) *GPU {
 	} else if n == 0 {
 		t.Skip("needs a GPU: the driver shows none")
 	}
-	g, err := Open(0)
+	g, err := Open(0, Timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

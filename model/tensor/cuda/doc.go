@@ -8,7 +8,7 @@
 // A kernel's call only appends to the log, so a step costs the host little, and a log of the same bytes as an earlier one runs as a
 // graph (graph.go). What changes from step to step at the same place (labels, a loss's scale, a table) is staged: the log has its
 // address on the device, the values travel before the segment runs (stage.go). The host waits in Sync and Download alone, and in Input
-// for the micro-batch before the last: so it is one ahead of the GPU.
+// for the micro-batch before the last: so it is one ahead of the GPU. Every wait has an end (await.go).
 //
 // Kernels are in kernels/, one file a family, compiled to the PTX in ptx/. The driver and cuBLAS are opened when the first GPU is
 // (trampoline/, blas.c), so the program runs without them until then. Environment:
@@ -19,6 +19,9 @@
 package cuda
 
 import "time"
+
+// Timeout is how long a wait for a GPU may take where nobody says otherwise; NCCL's is the same.
+const Timeout = 10 * time.Minute
 
 // Options vary a Device. The zero value is the usual one.
 type Options struct {

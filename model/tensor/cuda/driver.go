@@ -7,7 +7,9 @@ package cuda
 #cgo noescape lift_launch
 #cgo nocallback lift_launch
 #include <cuda.h>
+#include <sched.h>
 #include <stdint.h>
+#include <time.h>
 #include "trampoline/trampoline.h"
 
 static CUresult lift_alloc_async(void **p, size_t bytes, CUstream s) { return cuMemAllocAsync((CUdeviceptr *)p, bytes, s); }
@@ -22,6 +24,7 @@ static CUresult lift_launch(CUfunction f, unsigned x, unsigned y, unsigned z, un
                             const uint64_t *args, size_t n) {
     void *params[n + 1];
     for (size_t i = 0; i < n; i++) params[i] = (void *)&args[i];
+    params[n] = 0;  // a kernel that takes more meets it, and nothing worse
     return cuLaunchKernel(f, x, y, z, threads, 1, 1, shared, s, params, 0);
 }
 static CUresult lift_begin_capture(CUstream s) { return cuStreamBeginCapture(s, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL); }
@@ -32,6 +35,29 @@ static CUresult lift_end_capture(CUstream s, CUgraphExec *exec) {
     if (g) cuGraphDestroy(g);
     return r;
 }
+
+static uint64_t lift_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+// lift_poll asks until e, or s if there is no e, is ready, for `most` ns; it was asked for `waited` ns before. After the first
+// moment it sleeps in between, for a 32nd of what it has waited: that adds little to a short wait, and leaves the core to
+// others in a long one.
+static CUresult lift_poll(CUstream s, CUevent e, uint64_t waited, uint64_t most) {
+    const uint64_t moment = 20000, longest = 1000000, began = lift_now();
+    for (;;) {
+        const uint64_t passed = lift_now() - began;
+        CUresult r = e ? cuEventQuery(e) : cuStreamQuery(s);
+        if (r != CUDA_ERROR_NOT_READY || passed >= most) return r;
+        if (waited + passed < moment) {
+            sched_yield();
+            continue;
+        }
+        const uint64_t part = (waited + passed) / 32, ns = part < moment ? moment : part > longest ? longest : part;
+        nanosleep(&(struct timespec){.tv_nsec = (long)ns}, 0);
+    }
+}
 */
 import "C"
 
@@ -40,13 +66,14 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 	"unsafe"
 
 	"gorgonia.org/cu"
 )
 
 // What gorgonia.org/cu lacks: the driver's own cuInit, stream-ordered memory, pinned memory, more than 48 KiB of shared memory,
-// captures and graphs; and launches. Events, streams, modules and copies are cu's.
+// captures and graphs; waits that end; and launches. Events, streams, modules and copies are cu's.
 
 // status is a CUresult that is not success.
 type status C.CUresult
@@ -109,6 +136,21 @@ func pciAddress(d cu.Device) string {
 }
 
 func stream(s cu.Stream) C.CUstream { return C.CUstream(unsafe.Pointer(s.C())) }
+
+// ofStream and ofEvent wait for all that was asked of a stream, and for what was before an event. They sleep in C, where a thread that wakes needs no
+// processor of Go's to ask again.
+func ofStream(s cu.Stream) poll {
+	return func(waited, most time.Duration) error {
+		return result(C.lift_poll(stream(s), nil, C.uint64_t(waited), C.uint64_t(most)))
+	}
+}
+
+func ofEvent(e cu.Event) poll {
+	// A cu.Event is its CUevent.
+	return func(waited, most time.Duration) error {
+		return result(C.lift_poll(nil, *(*C.CUevent)(unsafe.Pointer(&e)), C.uint64_t(waited), C.uint64_t(most)))
+	}
+}
 
 // allocAsync and freeAsync are ordered with the work of s.
 func allocAsync(bytes int, s cu.Stream) (p unsafe.Pointer, err error) {

@@ -12,21 +12,22 @@ var ErrOutOfMemory = errors.New("out of memory")
 
 // Results of the driver (cuda.h) that are told apart here.
 const (
-	outOfMemory          status = 2
-	notFound             status = 500
-	alreadyEnabled       status = 704 // peer access
-	primaryContextActive status = 708
-	tooManyPeers         status = 711 // to enable direct access to one more
-	alreadyRegistered    status = 712 // host memory, or its page
-	notSupported         status = 801
+	outOfMemory       status = 2
+	notFound          status = 500
+	notReady          status = 600
+	alreadyEnabled    status = 704 // peer access
+	tooManyPeers      status = 711 // to enable direct access to one more
+	alreadyRegistered status = 712 // host memory, or its page
+	notSupported      status = 801
 )
 
-// lost says whether a result leaves no context to work with. These are the driver's sticky errors.
+// lost says whether a result leaves no context to work with. These are the driver's sticky errors: those after which cuda.h has the process end, and those
+// of memory or of links that fail.
 func (s status) lost() bool {
 	switch s {
-	case 214, 220: // ECC uncorrectable, NVLink uncorrectable
+	case 214, 220, 226: // ECC uncorrectable, NVLink uncorrectable, contained
 		return true
-	case 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999:
+	case 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911, 999:
 		return true
 	}
 	return false

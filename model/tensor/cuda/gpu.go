@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gorgonia.org/cu"
 
@@ -24,9 +24,11 @@ type GPU struct {
 	pci          string // its address
 	blas         string // cuBLAS's version
 	sms          int
-	major, minor int  // compute capability
-	pools        bool // has stream-ordered memory
+	major, minor int           // compute capability
+	pools        bool          // has stream-ordered memory
+	timeout      time.Duration // of a wait
 	lost         atomic.Bool
+	abandoned    atomic.Bool           // the GPU is lost, and its driver is asked for nothing more
 	why          atomic.Pointer[error] // the failure that lost says was seen
 	held         held
 
@@ -52,11 +54,9 @@ func Count() (int, error) {
 	return n, nil
 }
 
-// waitedFor is an event for which a thread of the host waits, asleep.
-const waitedFor = cu.DisableTiming | cu.BlockingSyncEvent
-
-// Open makes a GPU ready: its primary context and all kernels. It opens cuBLAS too, so that what lacks is said at the start.
-func Open(ordinal int) (*GPU, error) {
+// Open makes a GPU ready: its primary context and all kernels. It opens cuBLAS too, so that what lacks is said at the start. A wait for it that takes
+// as long as timeout gives the GPU up.
+func Open(ordinal int, timeout time.Duration) (*GPU, error) {
 	n, err := Count()
 	if err != nil {
 		return nil, err
@@ -64,14 +64,13 @@ func Open(ordinal int) (*GPU, error) {
 	if ordinal < 0 || ordinal >= n {
 		return nil, fmt.Errorf("cuda: there is no GPU %d: the driver shows %d", ordinal, n)
 	}
-	g := &GPU{ordinal: ordinal, shared: map[kernel]int{}, weights: map[weightKey]*weight{}}
+	g := &GPU{ordinal: ordinal, timeout: timeout, shared: map[kernel]int{}, weights: map[weightKey]*weight{}}
 	if g.dev, err = cu.GetDevice(ordinal); err != nil {
 		return nil, g.failure("opening it", err)
 	}
-	if g.name, err = g.dev.Name(); err != nil {
+	if g.name, err = nameOf(g.dev); err != nil {
 		return nil, g.failure("asking its name", err)
 	}
-	g.name = strings.TrimRight(g.name, "\x00 ")
 	g.pci = pciAddress(g.dev)
 	if err := checkDriver(ptx.Version, cu.Version()); err != nil {
 		return nil, fmt.Errorf("cuda: %s: %w", g, err)
@@ -85,11 +84,6 @@ func Open(ordinal int) (*GPU, error) {
 		return nil, err
 	}
 	g.pools = g.attribute(memoryPoolsSupported) != 0
-	// A thread that waits for the GPU sleeps: it would take a core from those that decode. The flags are refused where the context is in use already, by
-	// an earlier Open say, and then it waits as that one said.
-	if err := g.dev.SetPrimaryCtxFlags(cu.SchedBlockingSync); err != nil && statusOf(err) != primaryContextActive {
-		return nil, g.failure("having its waits sleep", err)
-	}
 	if g.ctx, err = g.dev.RetainPrimaryCtx(); err != nil {
 		return nil, g.failure("making its context", err)
 	}
@@ -113,6 +107,9 @@ func (g *GPU) attribute(a cu.DeviceAttribute) int {
 
 // on calls f on a thread whose current context is the GPU's, and leaves the thread's own as it was.
 func (g *GPU) on(f func() error) error {
+	if g.lost.Load() {
+		return *g.why.Load()
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cu.PushCurrentCtx(g.ctx); err != nil {
@@ -244,6 +241,9 @@ func (g *GPU) Close() error {
 	}
 	g.modules, g.functions = nil, nil
 	g.ctx = cu.CUContext{}
+	if g.abandoned.Load() {
+		return nil
+	}
 	if released := g.dev.ReleasePrimaryCtx(); released != nil && err == nil && !g.lost.Load() {
 		err = g.failure("releasing its context", released)
 	}

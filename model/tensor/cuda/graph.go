@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"context"
 	"fmt"
 	"slices"
 )
@@ -90,8 +91,8 @@ func (c *graphs) evict(d *Device) error {
 			oldest, least = h, g.used
 		}
 	}
-	if err := d.stream.Synchronize(); err != nil {
-		return d.gpu.failure("waiting for its kernels", err)
+	if err := d.gpu.await(context.Background(), "waiting for its kernels", ofStream(d.stream)); err != nil {
+		return err
 	}
 	c.known[oldest].exec.destroy()
 	delete(c.known, oldest)

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"context"
 	"fmt"
 	"unsafe"
 
@@ -23,7 +24,10 @@ func (d *Device) Alloc(bytes int) (tensor.Memory, error) {
 	p, err := d.alloc(bytes)
 	if statusOf(err) == outOfMemory {
 		// What was freed in the order of some stream may not be back yet.
-		if d.stream.Synchronize() == nil && (!d.gpu.pools || trim(d.gpu.dev) == nil) {
+		if err := d.gpu.await(context.Background(), "waiting for memory that is freed", ofStream(d.stream)); err != nil {
+			return tensor.Memory{}, err
+		}
+		if !d.gpu.pools || trim(d.gpu.dev) == nil {
 			p, err = d.alloc(bytes)
 		}
 	}
@@ -192,7 +196,7 @@ func (d *Device) Download(dst []float32, src tensor.Tensor) {
 		if c.part == nil || d.err != nil {
 			return
 		}
-		if d.check("waiting for a copy from it", d.ring.events[c.i].Synchronize()); d.err == nil {
+		if d.await("waiting for a copy from it", ofEvent(d.ring.events[c.i])); d.err == nil {
 			fromBytes(c.part, src.DType(), c.mem)
 		}
 	}

@@ -62,7 +62,9 @@ func (d *Device) place(values []float32, dt tensor.DType) (*weight, error) {
 	d.Upload(tensor.New(tensor.Memory{Ptr: pointer(mem), Bytes: bytes}, 0, dt, len(values)), values)
 	d.sync("copying weights")
 	if d.err != nil {
-		cu.MemFree(mem) // the device's failure is the one to tell
+		if !d.gpu.lost.Load() {
+			cu.MemFree(mem) // the device's failure is the one to tell
+		}
 		return nil, d.err
 	}
 	d.gpu.held.add(bytes)
@@ -127,7 +129,7 @@ func (d *Device) Input(src []float32, dims ...int) tensor.Tensor {
 	}
 	bytes := 4 * len(src)
 	if d.err == nil {
-		d.check("waiting for a micro-batch", in.ready(d, bytes))
+		d.check("room for a micro-batch", in.ready(d, bytes))
 	}
 	if d.err != nil {
 		return tensor.Shape(dims...)
@@ -147,12 +149,12 @@ func (in *input) ready(d *Device, bytes int) (err error) {
 		if in.copied, err = cu.MakeEvent(cu.DisableTiming); err != nil {
 			return err
 		}
-		if in.read, err = cu.MakeEvent(waitedFor); err != nil {
+		if in.read, err = cu.MakeEvent(cu.DisableTiming); err != nil {
 			return err
 		}
 		in.made = true
-	} else if err = in.read.Synchronize(); err != nil {
-		return err
+	} else if d.await("waiting for a micro-batch", ofEvent(in.read)); d.err != nil {
+		return nil
 	}
 	if in.mem.Ptr != nil && in.mem.Bytes >= bytes {
 		return nil

@@ -28,7 +28,7 @@ func (r *ring) open(g *GPU) (err error) {
 		return err
 	}
 	for i := range r.events {
-		if r.events[i], err = cu.MakeEvent(waitedFor); err != nil {
+		if r.events[i], err = cu.MakeEvent(cu.DisableTiming); err != nil {
 			return g.failure("making an event", err)
 		}
 	}
@@ -50,7 +50,7 @@ func (d *Device) take() (int, []byte) {
 	i := r.next
 	r.next = (i + 1) % chunks
 	if r.sent[i] {
-		d.check("waiting for a copy", r.events[i].Synchronize())
+		d.await("waiting for a copy", ofEvent(r.events[i]))
 		r.sent[i] = false
 	}
 	return i, pinnedSlice[byte](r.mem, i*chunkBytes, chunkBytes)

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -79,6 +80,7 @@ type replica struct {
 	at     sumsSizes // offsets in mem
 	slices []slice   // by bucket
 	small  pinned    // bytes and bad of a bucket, on their way to the host
+	chunk  pinned    // values on their way from or to memory of the host that is not pinned
 }
 
 // slice is a GPU's part of a bucket, and where it is in the GPU's own momentum and reduced.
@@ -134,10 +136,13 @@ func (r *replica) open(c SumsConfig, i, n int) (err error) {
 	if r.small, err = r.gpu.pin(8 + 8*c.Contributions); err != nil {
 		return err
 	}
+	if r.chunk, err = r.gpu.pin(chunks * chunkBytes); err != nil {
+		return err
+	}
 	if r.stream, err = urgentStream(); err != nil {
 		return r.gpu.failure("making a stream", err)
 	}
-	if r.done, err = cu.MakeEvent(waitedFor); err != nil {
+	if r.done, err = cu.MakeEvent(cu.DisableTiming); err != nil {
 		return r.gpu.failure("making an event", err)
 	}
 	for b, at := 0, 0; b < len(c.Buckets); b++ {
@@ -155,8 +160,15 @@ func (r *replica) open(c SumsConfig, i, n int) (err error) {
 			return r.gpu.failure("copying a table", err)
 		}
 	}
-	err = r.check("zeroing the parameters", cu.MemsetD8Async(r.ptr(r.at.values, 0), 0, int64(size.values), r.stream),
-		cu.MemsetD8Async(r.ptr(r.at.momentum, 0), 0, int64(size.momentum), r.stream), r.stream.Synchronize())
+	for _, part := range [][2]int{{r.at.values, size.values}, {r.at.momentum, size.momentum}} {
+		if part[1] == 0 {
+			continue // a GPU without a slice; the driver does not say what it makes of no bytes
+		}
+		if err := r.check("zeroing the parameters", cu.MemsetD8Async(r.ptr(part[0], 0), 0, int64(part[1]), r.stream)); err != nil {
+			return err
+		}
+	}
+	err = r.finish("zeroing the parameters")
 	runtime.KeepAlive(table)
 	return err
 }
@@ -189,6 +201,11 @@ func (r *replica) check(what string, errs ...error) error {
 		}
 	}
 	return nil
+}
+
+// finish waits for all that was asked of the stream.
+func (r *replica) finish(what string) error {
+	return r.gpu.await(context.Background(), what, ofStream(r.stream))
 }
 
 func (r *replica) launch(k kernel, g grid, args ...uint64) error {
@@ -238,7 +255,13 @@ func (s *Sums) Begin(contributions, total int, alone bool) error {
 	if !s.clean || total != s.total {
 		form := [2]uint64{uint64(limit / int64(total)), uint64(math.Float32bits(float32(math.Ldexp(1, s.config.FractionBits))))}
 		if err := s.each(func(r *replica) error {
-			return r.check("beginning a step", cu.MemcpyHtoDAsync(r.ptr(r.at.form, 0), unsafe.Pointer(&form[0]), 16, r.stream), s.zero(r), r.stream.Synchronize())
+			if err := r.check("beginning a step", cu.MemcpyHtoDAsync(r.ptr(r.at.form, 0), unsafe.Pointer(&form[0]), 16, r.stream)); err != nil {
+				return err
+			}
+			if err := s.zero(r); err != nil {
+				return err
+			}
+			return r.finish("beginning a step")
 		}); err != nil {
 			return err
 		}

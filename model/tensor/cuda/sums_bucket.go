@@ -12,8 +12,7 @@ import (
 
 // Bucket waits until all contributions to bucket b are in, sums it over the GPUs, and gives it packed, good until b's next Bucket; nil when alone. It is
 // called once a step for each bucket, in any order (0 is the first to be full). A gradient that cannot be summed is a *BadValue: the lowest of the bucket in
-// the lowest contribution. ctx ends the wait for contributions; that for kernels ends when they do, as every wait for a GPU: none can be called back, and of
-// one that hangs only the driver can tell.
+// the lowest contribution. It also ends with ctx; what the GPUs were asked for goes on, and Begin waits for it.
 func (s *Sums) Bucket(ctx context.Context, b int) ([]byte, error) {
 	select {
 	case <-s.full[b]:
@@ -23,18 +22,50 @@ func (s *Sums) Bucket(ctx context.Context, b int) ([]byte, error) {
 	s.mu.Lock()
 	from := s.from[b]
 	s.mu.Unlock()
-	if err := s.each(func(r *replica) error {
-		if err := s.reduce(r, b, from); err != nil {
-			return err
-		}
-		return r.check("summing gradients", r.done.Synchronize())
-	}); err != nil {
+	if err := s.addUp(ctx, b, from); err != nil {
 		return nil, err
 	}
 	if err := s.bad(b); err != nil || s.alone {
 		return nil, err
 	}
-	return s.fetch(b)
+	return s.fetch(ctx, b)
+}
+
+// addUp has every GPU reduce its slice, and waits. Of several, which wait for each other, each waits for its own Devices first, so that the one that hangs is
+// named.
+func (s *Sums) addUp(ctx context.Context, b int, from []*contributor) error {
+	err := s.each(func(r *replica) error {
+		if err := s.reduce(r, b, from); err != nil {
+			return err
+		}
+		for _, c := range from {
+			if c.r != r || len(s.replicas) == 1 {
+				continue
+			}
+			if err := r.gpu.await(ctx, "computing gradients", ofEvent(c.events[b])); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = s.each(func(r *replica) error { return r.gpu.await(ctx, "summing gradients", ofEvent(r.done)) })
+	}
+	if err != nil {
+		s.abandon()
+	}
+	return err
+}
+
+// abandon gives up all GPUs if one is: their streams may wait for it.
+func (s *Sums) abandon() {
+	for _, r := range s.replicas {
+		if r.gpu.abandoned.Load() {
+			for _, peer := range s.replicas {
+				peer.gpu.abandon(*r.gpu.why.Load())
+			}
+		}
+	}
 }
 
 // reduce asks for a slice's sums over the GPUs, and their packed form or their float32.
@@ -119,7 +150,7 @@ func (s *Sums) bad(b int) error {
 }
 
 // fetch copies the slices of a packed bucket to the host, one behind the other.
-func (s *Sums) fetch(b int) ([]byte, error) {
+func (s *Sums) fetch(ctx context.Context, b int) ([]byte, error) {
 	size, at := 0, map[*replica]int{}
 	for _, r := range s.replicas {
 		at[r] = size
@@ -141,7 +172,10 @@ func (s *Sums) fetch(b int) ([]byte, error) {
 			return nil
 		}
 		to := unsafe.Add(s.packed[b].ptr, at[r])
-		return r.check("copying packed sums", cu.MemcpyDtoHAsync(to, r.ptr(r.at.packed, 0), int64(n), r.stream), r.stream.Synchronize())
+		if err := r.check("copying packed sums", cu.MemcpyDtoHAsync(to, r.ptr(r.at.packed, 0), int64(n), r.stream)); err != nil {
+			return err
+		}
+		return r.gpu.await(ctx, "copying packed sums", ofStream(r.stream))
 	}); err != nil {
 		return nil, err
 	}
@@ -150,8 +184,3 @@ func (s *Sums) fetch(b int) ([]byte, error) {
 
 // packedBytes is the size of the slice that the GPU has packed.
 func (r *replica) packedBytes() int { return int(pinnedSlice[uint64](r.small, 0, 1)[0]) }
-
-// wait is for all that was asked of all GPUs' streams.
-func (s *Sums) wait(what string) error {
-	return s.each(func(r *replica) error { return r.check(what, r.stream.Synchronize()) })
-}

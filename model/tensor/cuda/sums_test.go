@@ -102,33 +102,7 @@ func TestSumsInARing(t *testing.T) {
 	defer w.close()
 	l := sumsLayout()
 	s := newSums(t, gpus, sumsConfig(l))
-	net := allreduce.NewMemory()
-	members := []allreduce.Member{{Name: "gpus", Addr: "a"}, {Name: "cpu", Addr: "b"}}
-	ring := [2]*allreduce.Reducer{}
-	for i := range ring {
-		tr := net.Transport(members[i].Addr)
-		defer tr.Close()
-		var err error
-		if ring[i], err = allreduce.New(allreduce.Config{Layout: l, ChunkBytes: 1024}, tr); err != nil {
-			t.Fatal(err)
-		}
-		defer ring[i].Close()
-	}
-	both := func(f func(i int) error) {
-		t.Helper()
-		errs := [2]error{}
-		var wg sync.WaitGroup
-		for i := range ring {
-			wg.Go(func() { errs[i] = f(i) })
-		}
-		wg.Wait()
-		if err := errors.Join(errs[:]...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	both(func(i int) error {
-		return ring[i].Enter(soon(t), allreduce.Generation{Run: "r", ID: 1, Members: members, Self: i})
-	})
+	ring := newMixedRing(t, l)
 	p := newParams(3)
 	if err := p.load(s); err != nil {
 		t.Fatal(err)
@@ -142,35 +116,11 @@ func TestSumsInARing(t *testing.T) {
 		for k := range uint64(6) {
 			micro = append(micro, microBatch(10*step+k))
 		}
-		both(func(i int) error {
-			if i == 1 {
-				if err := ring[1].Begin(step, 2, 6); err != nil {
-					return err
-				}
-				for _, grads := range micro[4:] {
-					for t, g := range grads {
-						if err := ring[1].Add(t, g); err != nil {
-							return err
-						}
-					}
-				}
-				return ring[1].Wait(soon(t))
+		ring.both(t, func(i int) error {
+			if i == 0 {
+				return ring.stepOfGPUs(t, step, s, w, micro[:4])
 			}
-			if err := errors.Join(ring[0].Begin(step, 1, 6), s.Begin(4, 6, false)); err != nil {
-				return err
-			}
-			w.addAll(s, micro[:4])
-			for b := range l.Buckets() {
-				packed, err := s.Bucket(soon(t), b)
-				if err != nil {
-					return err
-				}
-				if err := ring[0].AddPacked(b, packed); err != nil {
-					return err
-				}
-			}
-			w.wait(t, 4)
-			return ring[0].Wait(soon(t))
+			return ring.stepOfCores(t, step, micro[4:])
 		})
 		reduced, err := ring[0].ViewAll(step)
 		if err != nil {
@@ -185,6 +135,77 @@ func TestSumsInARing(t *testing.T) {
 		p.update(want)
 		p.compare(t, s, gpus)
 	}
+}
+
+// mixedRing is a ring of a node with GPUs and of one with CPU cores, which share six micro-batches a step.
+type mixedRing [2]*allreduce.Reducer
+
+func newMixedRing(t *testing.T, l *allreduce.Layout) (ring mixedRing) {
+	t.Helper()
+	net := allreduce.NewMemory()
+	members := []allreduce.Member{{Name: "gpus", Addr: "a"}, {Name: "cpu", Addr: "b"}}
+	for i := range ring {
+		tr := net.Transport(members[i].Addr)
+		t.Cleanup(func() { tr.Close() })
+		r, err := allreduce.New(allreduce.Config{Layout: l, ChunkBytes: 1024}, tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		ring[i] = r
+	}
+	ring.both(t, func(i int) error {
+		return ring[i].Enter(soon(t), allreduce.Generation{Run: "r", ID: 1, Members: members, Self: i})
+	})
+	return ring
+}
+
+// both runs f for both nodes at once.
+func (ring mixedRing) both(t *testing.T, f func(i int) error) {
+	t.Helper()
+	errs := [2]error{}
+	var wg sync.WaitGroup
+	for i := range ring {
+		wg.Go(func() { errs[i] = f(i) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stepOfGPUs adds micro-batches on the GPUs, and hands each bucket's packed sums to the ring.
+func (ring mixedRing) stepOfGPUs(t *testing.T, step uint64, s *Sums, w *workers, micro [][][]float32) error {
+	if err := errors.Join(ring[0].Begin(step, 1, 6), s.Begin(len(micro), 6, false)); err != nil {
+		return err
+	}
+	w.addAll(s, micro)
+	for b := range sumsLayout().Buckets() {
+		packed, err := s.Bucket(soon(t), b)
+		if err != nil {
+			return err
+		}
+		if err := ring[0].AddPacked(b, packed); err != nil {
+			return err
+		}
+	}
+	w.wait(t, len(micro))
+	return ring[0].Wait(soon(t))
+}
+
+// stepOfCores adds micro-batches as CPU devices do.
+func (ring mixedRing) stepOfCores(t *testing.T, step uint64, micro [][][]float32) error {
+	if err := ring[1].Begin(step, len(micro), 6); err != nil {
+		return err
+	}
+	for _, grads := range micro {
+		for i, g := range grads {
+			if err := ring[1].Add(i, g); err != nil {
+				return err
+			}
+		}
+	}
+	return ring[1].Wait(soon(t))
 }
 
 // A value with no fixed-point form is named: the lowest of its bucket in the lowest contribution, whatever ran first. Then the next step is as any.

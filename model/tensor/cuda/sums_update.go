@@ -22,7 +22,7 @@ func (s *Sums) Update(reduced []float32, rate, keep, decay float32) error {
 		if err := s.update(r, reduced, rate, keep, decay); err != nil {
 			return err
 		}
-		return r.check("updating the parameters", r.stream.Synchronize())
+		return r.finish("updating the parameters")
 	}); err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (s *Sums) place(i int) int {
 func (s *Sums) Reduced(t int, dst []float32) error {
 	same("Reduced", s.config.tensor(t).len(), len(dst))
 	return s.slices(t, dst, func(r *replica, at int, v []float32) error {
-		return r.check("copying sums from it", cu.MemcpyDtoH(unsafe.Pointer(&v[0]), r.ptr(r.at.reduced, at), int64(4*len(v))))
+		return r.download("copying sums from it", v, r.ptr(r.at.reduced, at))
 	})
 }
 
@@ -111,20 +111,52 @@ func (s *Sums) Load(values, momentum func(t int) []float32) error {
 			continue
 		}
 		if err := s.each(func(r *replica) error {
-			return r.check("copying values to it", cu.MemcpyHtoDAsync(r.ptr(r.at.values, 4*s.places[t]), unsafe.Pointer(&v[0]), int64(4*len(v)), r.stream))
+			return r.upload("copying values to it", r.ptr(r.at.values, 4*s.places[t]), v)
 		}); err != nil {
 			return err
 		}
 		if err := s.slices(t, m, func(r *replica, at int, m []float32) error {
-			return r.check("copying momentum to it", cu.MemcpyHtoDAsync(r.ptr(r.at.momentum, at), unsafe.Pointer(&m[0]), int64(4*len(m)), r.stream))
+			return r.upload("copying momentum to it", r.ptr(r.at.momentum, at), m)
 		}); err != nil {
 			return err
 		}
-		if err := s.wait("copying parameters to it"); err != nil {
+	}
+	return nil
+}
+
+// upload copies values of the host to the GPU, and download the other way, through pinned memory: a copy from or to other memory waits in the driver, which
+// has no end.
+func (r *replica) upload(what string, to cu.DevicePtr, v []float32) error {
+	return r.chunked(len(v), func(lo, hi int, chunk []float32) error {
+		copy(chunk, v[lo:hi])
+		if err := r.check(what, cu.MemcpyHtoDAsync(to+cu.DevicePtr(4*lo), r.chunk.ptr, int64(4*(hi-lo)), r.stream)); err != nil {
 			return err
 		}
-		runtime.KeepAlive(v)
-		runtime.KeepAlive(m)
+		return r.finish(what)
+	})
+}
+
+func (r *replica) download(what string, v []float32, from cu.DevicePtr) error {
+	return r.chunked(len(v), func(lo, hi int, chunk []float32) error {
+		if err := r.check(what, cu.MemcpyDtoHAsync(r.chunk.ptr, from+cu.DevicePtr(4*lo), int64(4*(hi-lo)), r.stream)); err != nil {
+			return err
+		}
+		if err := r.finish(what); err != nil {
+			return err
+		}
+		copy(v[lo:hi], chunk)
+		return nil
+	})
+}
+
+// chunked calls f with each part [lo, hi) of n values that the pinned chunk has room for, and that room.
+func (r *replica) chunked(n int, f func(lo, hi int, chunk []float32) error) error {
+	each := r.chunk.bytes / 4
+	for lo := 0; lo < n; lo += each {
+		hi := min(lo+each, n)
+		if err := f(lo, hi, pinnedSlice[float32](r.chunk, 0, hi-lo)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -139,12 +171,12 @@ func (s *Sums) Store(values, momentum func(t int) []float32) error {
 		}
 		r := s.replicas[0]
 		if err := r.gpu.on(func() error {
-			return r.check("copying values from it", cu.MemcpyDtoH(unsafe.Pointer(&v[0]), r.ptr(r.at.values, 4*s.places[t]), int64(4*len(v))))
+			return r.download("copying values from it", v, r.ptr(r.at.values, 4*s.places[t]))
 		}); err != nil {
 			return err
 		}
 		if err := s.slices(t, m, func(r *replica, at int, m []float32) error {
-			return r.check("copying momentum from it", cu.MemcpyDtoH(unsafe.Pointer(&m[0]), r.ptr(r.at.momentum, at), int64(4*len(m))))
+			return r.download("copying momentum from it", m, r.ptr(r.at.momentum, at))
 		}); err != nil {
 			return err
 		}
@@ -236,11 +268,12 @@ func (r *replica) wait() error {
 	if r.stream == (cu.Stream{}) {
 		return nil
 	}
-	return r.check("closing the parameters", r.stream.Synchronize())
+	return r.finish("closing the parameters")
 }
 
 func (r *replica) close() error {
 	r.small.free()
+	r.chunk.free()
 	if r.done != (cu.Event{}) {
 		cu.DestroyEvent(&r.done) // as above
 	}

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"context"
 	"time"
 
 	"gorgonia.org/cu"
@@ -39,8 +40,8 @@ func (t *trace) run(d *Device) error {
 	if err := t.mark(d, len(names)); err != nil {
 		return err
 	}
-	if err := t.events[len(names)].Synchronize(); err != nil {
-		return d.gpu.failure("waiting for its kernels", err)
+	if err := d.gpu.await(context.Background(), "waiting for its kernels", ofEvent(t.events[len(names)])); err != nil {
+		return err
 	}
 	for i, name := range names {
 		ms, err := t.events[i].Elapsed(t.events[i+1])

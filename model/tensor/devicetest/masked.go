@@ -17,13 +17,18 @@ func (s *suite) positions(from, to, every int) (tensor.Tensor, []int) {
 			index, wide = append(index, int32(p)), append(wide, p)
 		}
 	}
-	m, err := s.dev.Alloc(max(1, 4*len(index)))
+	return s.ints(index), wide
+}
+
+func (s *suite) ints(v []int32) tensor.Tensor {
+	s.Helper()
+	m, err := s.dev.Alloc(max(1, 4*len(v)))
 	if err != nil {
 		s.Fatal(err)
 	}
-	x := tensor.New(m, 0, tensor.I32, len(index))
-	s.dev.UploadInts(x, index)
-	return x, wide
+	x := tensor.New(m, 0, tensor.I32, len(v))
+	s.dev.UploadInts(x, v)
+	return x
 }
 
 // masked checks the kernels of weights that are trained at some positions. Neighbours of what they write must stay as they are.

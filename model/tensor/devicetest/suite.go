@@ -1,7 +1,6 @@
 package devicetest
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -201,40 +200,6 @@ func (s *suite) within(what string, got tensor.Tensor, want []float64, limit fun
 	}
 }
 
-// bits runs f on tensors at aligned addresses, then with all of them elsewhere, then with each of them alone elsewhere, and compares the results bit by bit.
-func (s *suite) bits(what string, f func(shift func() int) []tensor.Tensor) {
-	s.Helper()
-	var n int // tensors that f has put
-	run := func(shifted func(i int) bool) (results [][]float32) {
-		before := len(s.mem)
-		n = 0
-		for _, x := range f(func() int {
-			if n++; shifted(n - 1) {
-				return 3
-			}
-			return 0
-		}) {
-			results = append(results, s.get(x))
-		}
-		for _, m := range s.mem[before:] {
-			s.dev.Free(m)
-		}
-		s.mem = s.mem[:before]
-		return results
-	}
-	want := run(func(int) bool { return false })
-	for alone := -1; alone < n; alone++ {
-		for k, y := range run(func(i int) bool { return alone < 0 || i == alone }) {
-			for i, x := range want[k] {
-				if math.Float32bits(x) != math.Float32bits(y[i]) {
-					s.Errorf("%s, result %d: value %d is %g at one address and %g at another (of tensor %d; -1: of all)", what, k, i, x, y[i], alone)
-					return
-				}
-			}
-		}
-	}
-}
-
 // values returns n reproducible normal values.
 func values(seed uint64, n int) []float32 {
 	rng := rand.New(rand.NewPCG(seed, 9))
@@ -243,58 +208,6 @@ func values(seed uint64, n int) []float32 {
 		v[i] = float32(rng.NormFloat64())
 	}
 	return v
-}
-
-// sameBits: results depend on values, not on addresses.
-func (s *suite) sameBits() {
-	zeros := func(dt tensor.DType, sh func() int, dims ...int) tensor.Tensor {
-		return s.put(dt, make([]float32, size(dims)), sh(), dims...)
-	}
-	random := func(dt tensor.DType, seed uint64, sh func() int, dims ...int) tensor.Tensor {
-		return s.put(dt, values(seed, size(dims)), sh(), dims...)
-	}
-	s.bits("Product", func(sh func() int) []tensor.Tensor {
-		c := zeros(s.dt, sh, 53, 40)
-		s.dev.Product(tensor.Product{C: c, A: random(s.dt, 1, sh, 53, 29), B: random(s.dt, 2, sh, 40, 29), TransB: true, Bias: random(f32, 3, sh, 40)})
-		return []tensor.Tensor{c}
-	})
-	for _, cols := range []int{61, 64, 1088} { // what is whole multiples of 16 bytes may be moved so where it is aligned
-		s.bits(fmt.Sprint("rows of ", cols), func(sh func() int) []tensor.Tensor {
-			x, dy := random(s.dt, 4, sh, 7, cols), random(s.dt, 9, sh, 7, cols)
-			g, b, one := random(f32, 5, sh, cols), random(f32, 6, sh, cols), random(f32, 10, sh, 1)
-			y, st, dx := zeros(s.dt, sh, 7, cols), zeros(f32, sh, 7, 2), zeros(s.dt, sh, 7, cols)
-			dg, db := zeros(f32, sh, cols), zeros(f32, sh, cols)
-			s.dev.LayerNorm(y, st, x, g, b, 1e-5)
-			s.dev.LayerNormBackward(dx, dg, db, dy, x, g, st, false)
-			n, norms, dn := zeros(s.dt, sh, 7, cols), zeros(f32, sh, 7), zeros(s.dt, sh, 7, cols)
-			s.dev.NormalizeRows(n, norms, x, 1e-12)
-			s.dev.NormalizeRowsBackward(dn, dy, n, norms, 1e-12)
-			z, dz, dscale, dshift := zeros(s.dt, sh, 7, cols), zeros(s.dt, sh, 7, cols), zeros(f32, sh, cols), zeros(f32, sh, cols)
-			s.dev.ScaleShift(z, x, g, b)
-			s.dev.ScaleShiftBackward(dz, dscale, dshift, dy, x, g)
-			sum, dot := zeros(f32, sh, cols), zeros(f32, sh, 1)
-			s.dev.SumRows(sum, x, true)
-			s.dev.Dot(dot, x, dy, true)
-			a, da, added := zeros(s.dt, sh, 7, cols), zeros(s.dt, sh, 7, cols), zeros(s.dt, sh, 7, cols)
-			s.dev.Activate(tensor.GELU, a, x)
-			s.dev.ActivateBackward(tensor.QuickGELU, da, dy, x)
-			s.dev.AddScaled(added, x, dy, one)
-			return []tensor.Tensor{y, dx, dg, db, n, dn, z, dz, dscale, dshift, sum, dot, a, da, added}
-		})
-	}
-	for _, dh := range []int{10, 64, 80} { // heads of 64 and 80 may be moved by more than the element where they are aligned
-		s.bits(fmt.Sprint("Attention, heads of ", dh), func(sh func() int) []tensor.Tensor {
-			const tokens = 83
-			w := 2 * dh
-			qkv, dout := random(s.dt, 7, sh, 2, tokens, 3*w), random(s.dt, 8, sh, 2, tokens, w)
-			h := tensor.Heads{Q: qkv, KV: qkv, KCol: w, VCol: 2 * w, Width: w, Heads: 2}
-			out, st := zeros(s.dt, sh, 2, tokens, w), zeros(f32, sh, 2, 2, tokens, 2)
-			s.dev.Attention(out, st, h)
-			d := zeros(s.dt, sh, 2, tokens, 3*w)
-			s.dev.AttentionBackward(d, d, dout, out, st, h)
-			return []tensor.Tensor{out, d}
-		})
-	}
 }
 
 // notANumber: a NaN that enters a kernel comes out, so that a run that diverged is seen.

@@ -63,7 +63,7 @@ struct Product {
             const float *acc = nullptr;
             if (alpha != 0)
                 acc = gemm(m, n, k, {a.of(i), a.type == BF16, ta, (size_t)a.ld},
-                           {b.of(i), b.type == BF16, tb, (size_t)b.ld}, ld);
+                           {b.of(i), b.type == BF16, tb, (size_t)b.ld}, cuemu::otherBits, ld);
             void *to = (void *)c.of(i);
             for (size_t y = 0; y < n; y++)
                 for (size_t x = 0; x < m; x++) {

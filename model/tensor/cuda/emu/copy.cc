@@ -23,6 +23,19 @@ static Result copy(Stream *s, void *to, Side toSide, const void *from, Side from
         return SUCCESS;
     });
 }
+// belongs says whether memory is on the GPU of the context that a caller gives with it.
+static bool belongs(uintptr_t at, Context *c, const char *what) {
+    const Block *b = find((void *)at);
+    if (!b || (all().count(c) && b->context->device == c->device)) return true;
+    fprintf(stderr, "cuemu: %s: %p, in an allocation on GPU %d, is given with another context\n", what, (void *)at,
+            b->context->device->ordinal);
+    return false;
+}
+static Result copyPeer(Stream *s, uintptr_t to, Context *toContext, uintptr_t from, Context *fromContext, size_t n,
+                       const char *what) {
+    if (!belongs(to, toContext, what) || !belongs(from, fromContext, what)) return INVALID_VALUE;
+    return copy(s, (void *)to, DEVICE, (void *)from, DEVICE, n, what);
+}
 // blocking is the null stream, when a call may wait for it.
 static Result blocking(Stream *&s) {
     Context *c;
@@ -207,9 +220,12 @@ API cuMemcpy(uintptr_t to, uintptr_t from, size_t n) {
     Guard g;
     return copyNow((void *)to, ANY, (void *)from, ANY, n, "cuMemcpy");
 }
-API cuMemcpyPeer(uintptr_t to, Context *, uintptr_t from, Context *, size_t n) {
+API cuMemcpyPeer(uintptr_t to, Context *toContext, uintptr_t from, Context *fromContext, size_t n) {
     Guard g;
-    return copyNow((void *)to, DEVICE, (void *)from, DEVICE, n, "cuMemcpyPeer");
+    Stream *s;
+    Result e = blocking(s);
+    if (e || (e = copyPeer(s, to, toContext, from, fromContext, n, "cuMemcpyPeer"))) return e;
+    return finish(s);
 }
 API cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t n, void *s) {
     Guard g;
@@ -227,9 +243,9 @@ API cuMemcpyAsync(uintptr_t to, uintptr_t from, size_t n, void *s) {
     Guard g;
     return copy(streamOf(s), (void *)to, ANY, (void *)from, ANY, n, "cuMemcpyAsync");
 }
-API cuMemcpyPeerAsync(uintptr_t to, Context *, uintptr_t from, Context *, size_t n, void *s) {
+API cuMemcpyPeerAsync(uintptr_t to, Context *toContext, uintptr_t from, Context *fromContext, size_t n, void *s) {
     Guard g;
-    return copy(streamOf(s), (void *)to, DEVICE, (void *)from, DEVICE, n, "cuMemcpyPeerAsync");
+    return copyPeer(streamOf(s), to, toContext, from, fromContext, n, "cuMemcpyPeerAsync");
 }
 
 API cuMemsetD8Async(uintptr_t at, unsigned char v, size_t n, void *s) {

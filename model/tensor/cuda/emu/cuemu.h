@@ -38,6 +38,7 @@ struct Thread {
 };
 extern Thread *cur;
 extern uint3 bIdx, bDim, gDim;
+extern unsigned otherBits;  // LIFT_EMU_BITS
 
 enum Vote { SYNC, AND, OR, COUNT };
 int blockBarrier(Site at, Vote vote, int p);
@@ -47,6 +48,13 @@ uint64_t warpSwap(Site at, unsigned mask, uint64_t v, int src);
 // warpVote gives the lanes of the mask whose p is set.
 unsigned warpVote(Site at, unsigned mask, bool p);
 [[noreturn]] void trap(Site at);
+[[noreturn]] void misaligned(const void *p, size_t bytes, Site at);
+// aligned ends the kernel, as the GPU does, where p is no multiple of so many bytes. Loads and stores are checked
+// without it (-fsanitize=alignment); it is for instructions that are emulated byte by byte.
+static inline void aligned(const void *p, size_t bytes, const char *file = __builtin_FILE(),
+                           int line = __builtin_LINE()) {
+    if ((uintptr_t)p % bytes) misaligned(p, bytes, {"", file, line});
+}
 
 // warpExchange is what emulated tensor-core instructions stand on: each of the 32 lanes publishes so many bytes (at
 // most 256, the same number in all lanes) and gets those of all: lane l's are at l * bytes. They stay until the

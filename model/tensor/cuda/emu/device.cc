@@ -23,6 +23,12 @@ Guard::~Guard() {
     lock.unlock();
 }
 
+void Guard::forever() {
+    unreach();
+    for (; depth; depth--) lock.unlock();
+    for (;;) pause();
+}
+
 void die(const char *format, ...) {
     va_list list;
     va_start(list, format);
@@ -73,6 +79,15 @@ static std::vector<int> visible() {
 }
 static size_t count;  // of GPUs to be seen
 
+static int capability() {
+    return (int)number("LIFT_EMU_CAPABILITY", 90);
+}
+size_t sharedLimit() {
+    const int c = capability();
+    const bool small = c == 86 || c == 89 || c >= 120;
+    return (small ? 99 : c < 90 ? 163 : 227) << 10;
+}
+
 // configure reads the environment; what a device holds stays.
 static void configure() {
     const size_t memory = (size_t)number("LIFT_EMU_MEMORY", 4l << 30);
@@ -80,6 +95,7 @@ static void configure() {
     count = numbers.size();
     for (size_t i = devices.size(); i < count; i++) devices.push_back({(int)i, numbers[i], memory});
     for (Device &d : devices) d.total = memory;
+    cuemu::otherBits = (unsigned)number("LIFT_EMU_BITS", 0);
 }
 static Device *device(int i) {
     return i >= 0 && (size_t)i < devices.size() ? &devices[i] : nullptr;
@@ -173,8 +189,7 @@ API cuDeviceTotalMem_v2(size_t *n, int d) {
 }
 API cuDeviceComputeCapability(int *major, int *minor, int d) {
     if (!device(d)) return INVALID_DEVICE;
-    const int capability = (int)number("LIFT_EMU_CAPABILITY", 90);
-    *major = capability / 10, *minor = capability % 10;
+    *major = capability() / 10, *minor = capability() % 10;
     return SUCCESS;
 }
 API cuDeviceGetAttribute(int *v, int attribute, int d) {
@@ -202,7 +217,6 @@ API cuDeviceGetAttribute(int *v, int attribute, int d) {
         {78, 1},                                       // stream priorities
         {81, 228 << 10},                               // shared memory of a multiprocessor
         {82, 65536},                                   // registers of one
-        {97, 227 << 10},                               // shared memory of a block, when asked for
         {106, 32},                                     // blocks of a multiprocessor
         {111, 1 << 10},                                // shared memory that the driver takes of a block
         {115, 1},                                      // memory pools
@@ -210,6 +224,7 @@ API cuDeviceGetAttribute(int *v, int attribute, int d) {
     int capability[2];
     cuDeviceComputeCapability(&capability[0], &capability[1], d);
     if (attribute == 75 || attribute == 76) return *v = capability[attribute - 75], SUCCESS;
+    if (attribute == 97) return *v = (int)sharedLimit(), SUCCESS;
     const auto i = values.find(attribute);
     *v = attribute == 33 ? device(d)->number + 1 : i == values.end() ? 0 : i->second;  // 33: the PCI bus
     return SUCCESS;

@@ -1,4 +1,5 @@
-// CUDA's arithmetic: what math.h lacks. Approximations of the device (__expf, rsqrtf) are the exact functions here.
+// CUDA's arithmetic: what math.h lacks. Approximations of the device (__expf, rsqrtf) are the exact functions here, but
+// where LIFT_EMU_BITS asks for the errors that a GPU may make.
 #pragma once
 
 // glibc declares some of these names itself.
@@ -11,9 +12,35 @@
 #define __sinf cuemu_sinf
 #define __cosf cuemu_cosf
 #define __tanf cuemu_tanf
-static inline float __expf(float x) {
-    return expf(x);
+namespace cuemu {
+template <class To, class From>
+static inline To bits(From x) {
+    static_assert(sizeof(To) == sizeof(From), "");
+    To y;
+    memcpy(&y, &x, sizeof y);
+    return y;
 }
+// near is y = f(x), with otherBits up to so many units in the last place beside it: in each x's own way, always the
+// same.
+static inline float near(float y, float x, int ulps) {
+    const float size = fabsf(y);
+    if (!otherBits || !(size > 1e-36f && size < 1e36f)) return y;
+    const unsigned h = (bits<unsigned>(x) ^ otherBits * 0x9e3779b9u) * 0x85ebca6bu;
+    return bits<float>(bits<unsigned>(y) + (h >> 8) % (2 * ulps + 1) - ulps);
+}
+// The errors are those of the CUDA C++ Programming Guide, "Mathematical Functions".
+static inline float nearExp(float x) {
+    return near(expf(x), x, 1);
+}
+static inline float nearLog2(float x) {
+    return near(log2f(x), x, 1);
+}
+}  // namespace cuemu
+static inline float __expf(float x) {
+    return cuemu::near(expf(x), x, 2 + (int)fabsf(1.173f * x));
+}
+#define expf cuemu::nearExp
+#define log2f cuemu::nearLog2
 static inline float __logf(float x) {
     return logf(x);
 }
@@ -56,7 +83,8 @@ static inline float __fdiv_rn(float a, float b) {
     return a / b;
 }
 static inline float __fdividef(float a, float b) {
-    return a / b;
+    if (fabsf(b) > 0x1p126f && !isinf(b)) return a * 0.0f;  // its reciprocal is denormal, and so flushed
+    return cuemu::near(a / b, b, 2);
 }
 static inline float __frcp_rn(float a) {
     return 1.0f / a;
@@ -81,13 +109,6 @@ static inline double __fma_rn(double a, double b, double c) {
 }
 
 namespace cuemu {
-template <class To, class From>
-static inline To bits(From x) {
-    static_assert(sizeof(To) == sizeof(From), "");
-    To y;
-    memcpy(&y, &x, sizeof y);
-    return y;
-}
 // As the device converts: NaN is nan, what does not fit is the nearest that does. x is rounded already.
 template <class To, class From>
 static inline To convert(From x, To nan) {

@@ -3,6 +3,9 @@
 // Streams are lazy: work waits in its stream until something waits for it, and then only what that needs is run. So an
 // event that nobody waits for, or a host buffer that is used again too early, gives wrong data here though a GPU might
 // get by. LIFT_EMU_SHUFFLE=SEED is the other extreme: at random, pieces run that nothing waits for.
+//
+// A kernel that hangs, as LIFT_EMU_FAIL may say, stops its context: nothing of it runs any more, a query answers
+// NOT_READY, and a call that waits for it sleeps until the process ends.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -19,6 +22,7 @@
 namespace emu {
 
 enum Result {
+    HANGS = -1,  // of work that never ends; no caller of the driver gets it
     SUCCESS = 0,
     INVALID_VALUE = 1,
     OUT_OF_MEMORY = 2,
@@ -37,6 +41,7 @@ enum Result {
     LAUNCH_OUT_OF_RESOURCES = 701,
     PEER_ACCESS_ALREADY_ENABLED = 704,
     PEER_ACCESS_NOT_ENABLED = 705,
+    MISALIGNED_ADDRESS = 716,
     LAUNCH_FAILED = 719,
     NOT_SUPPORTED = 801,
     CAPTURE_UNSUPPORTED = 900,
@@ -55,9 +60,9 @@ struct Lane;
 // A point of a lane's work, for others to wait for.
 struct Mark {
     Lane *lane;
-    Graph *graph;  // of which it is part, or nullptr
-    bool done;
-    double time;  // seconds, when it was passed
+    Graph *graph;      // of which it is part, or nullptr
+    bool done, asked;  // asked: by a query, which got no for an answer
+    double time;       // seconds, when it was passed
 };
 
 // One piece of work. It is one of the three.
@@ -78,7 +83,8 @@ struct Lane {
 
 struct Stream {
     Lane lane;
-    bool blocking;  // with the context's null stream
+    bool blocking;       // with the context's null stream
+    bool asked = false;  // as of a mark
     Graph *capture = nullptr;
     Lane *captured = nullptr;  // its lane there
 };
@@ -114,8 +120,10 @@ struct Context {
     std::set<Stream *> streams;
     std::set<Context *> peers;  // whose memory it may touch
     Result error = SUCCESS;     // once set, it stays
+    bool hangs = false;         // a kernel of it never ends
     std::string failName;       // LIFT_EMU_FAIL: the kernel of which a launch fails
     long failAt = 0;            // how many more launches it is to that one; 0: none fails
+    Result failure;             // what becomes of it
 };
 
 // A run of device memory.
@@ -135,11 +143,13 @@ struct Block {
 struct Guard {  // the lock
     Guard();
     ~Guard();
+    [[noreturn]] static void forever();  // sleeps, and lets go of the lock: other GPUs go on
 };
 
 // device.cc
 extern std::deque<Device> devices;
 const std::set<Context *> &all();
+size_t sharedLimit();        // bytes of shared memory that a block may have, when asked for, by compute capability
 Context *current();          // the calling thread's; nullptr if none
 Result usable(Context *&c);  // the calling thread's context, or what is wrong with it
 // die ends the process: the emulator was asked for what it does not understand.
@@ -152,7 +162,8 @@ void armFailure(Context *c);  // by LIFT_EMU_FAIL
 // streamOf is the stream of a handle, the null stream of the current context for 0, 1 and 2; nullptr if there is none.
 Stream *streamOf(void *handle);
 Result enqueue(Stream *s, std::function<Result()> run);
-Result finish(Stream *s);   // runs all that is pending in it
+// finish runs all that is pending. It does not return if that never ends.
+Result finish(Stream *s);
 Result finish(Context *c);  // in all its streams
 Result finish(Mark &m);
 Result mayWait(Stream *s = nullptr);  // an error if a capture forbids to wait

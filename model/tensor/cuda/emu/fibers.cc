@@ -24,6 +24,7 @@ namespace cuemu {
 
 Thread *cur;
 uint3 bIdx, bDim, gDim;
+unsigned otherBits;
 
 // What a waiting thread waits for.
 enum Op { BLOCK, WARP, SWAP, VOTE, EXCHANGE };
@@ -53,7 +54,7 @@ static Site barrier;                  // where the first of them arrived
 static int votes, voted;              // those with p set; the result of the barrier before
 static bool backward, turned;         // the block's order; the launch's
 static Launch launch;
-static bool ok;
+static Outcome outcome;
 static Stack own, *stacks[maxThreads], *idle[maxThreads];
 static Stack *stack, *previous;  // that runs; that ran before
 static unsigned made, idles;
@@ -105,10 +106,10 @@ static void switchTo(Stack *to) {
 }
 
 void spoil() {
-    ok = false;
+    if (outcome == DONE) outcome = ILLEGAL;
 }
 void abandon() {
-    ok = false;
+    spoil();
     previous = stack, stack = &own;
     void *dead;
 #ifdef CUEMU_ASAN
@@ -301,6 +302,22 @@ void trap(Site at) {
     report("%s, %s:%d", at.what, at.file, at.line);
 }
 
+void misaligned(const void *p, size_t bytes, Site at) {
+    outcome = MISALIGNED;
+    report("misaligned address %p: a multiple of %zu is wanted, %s:%d", p, bytes, at.file, at.line);
+}
+
+// What -fsanitize=alignment calls before an access that is not aligned as its type is (GCC's and Clang's libubsan).
+struct Mismatch {
+    const char *file;
+    uint32_t line, column;
+    const void *type;
+    unsigned char logAlignment, kind;
+};
+extern "C" [[noreturn]] void __ubsan_handle_type_mismatch_v1_abort(const Mismatch *m, const void *p) {
+    misaligned(p, (size_t)1 << m->logAlignment, {"", m->file, (int)m->line});
+}
+
 static bool beginBlock(bool first) {
     if (!first) {
         for (size_t i = 0; i < slack; i += 8)
@@ -361,7 +378,7 @@ static void runThreads() {
     }
 }
 
-bool run(const Launch &l) {
+Outcome run(const Launch &l) {
     catchFaults();
     launch = l;
     turned = l.kernel->launches++ & 1;
@@ -377,12 +394,12 @@ bool run(const Launch &l) {
 #ifdef CUEMU_ASAN
     __asan_poison_memory_region(smem + l.shared, sizeof smem - l.shared);
 #endif
-    ok = true;
+    outcome = DONE;
     stack = &own;
     beginBlock(true);
     go(self());
     cur = nullptr;
-    if (!ok) {  // what the stacks hold is lost
+    if (outcome != DONE) {  // what the stacks hold is lost
         idles = 0;
         for (unsigned i = 0; i < made; i++) {
 #ifdef CUEMU_ASAN
@@ -396,7 +413,7 @@ bool run(const Launch &l) {
 #ifdef CUEMU_ASAN
     __asan_unpoison_memory_region(smem, sizeof smem);
 #endif
-    return ok;
+    return outcome;
 }
 
 }  // namespace cuemu

@@ -32,15 +32,16 @@ struct Launch {
     size_t shared;
     void **args;
 };
-// run executes the kernel and reports whether it came to its end; if not, a report is on stderr. One call at a time.
-bool run(const Launch &l);
+// run executes the kernel and says how it ended; if badly, a report is on stderr. One call at a time.
+enum Outcome { DONE, ILLEGAL, MISALIGNED };
+Outcome run(const Launch &l);
 
 // where names the thread that runs, for reports: "kernel k, block (x,y,z), thread (x,y,z)". Empty outside run.
 const char *where();
 const Stack *running();  // the stack of the thread that runs; nullptr outside run
 // abandon ends run from within a fiber, which never goes on.
 [[noreturn]] void abandon();
-void spoil();  // run goes on, and says that it failed
+void spoil();  // run goes on, and says that it failed: ILLEGAL
 // catchFaults turns a fault in a kernel into a report and abandon; other faults go where they went before.
 void catchFaults();
 void *landing();  // the stack pointer that abandon goes on with

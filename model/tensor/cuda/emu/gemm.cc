@@ -1,6 +1,6 @@
 // A blocked product: both operands are packed into panels of float, and a small kernel keeps a tile of sums in
-// registers. Each sum adds its products in the order of k whatever the blocks are, so a result depends on its row and
-// column alone, and is the same with 8 or 16 floats a register.
+// registers. Each sum adds its products in the order of k, or from the last to the first, whatever the blocks are, so a
+// result depends on its row and column alone, and is the same with 8 or 16 floats a register.
 #include "gemm.h"
 #include <stdint.h>
 #include <stdlib.h>
@@ -78,24 +78,26 @@ static float load(const uint16_t *p) {
 // pack copies lines x depth values to panels of so many lines, depth after depth; what is missing to a full panel is
 // zero. Line l and depth d lie at l * byLine + d * byDepth.
 template <class T>
-static void pack(float *to, const T *from, size_t lines, size_t depth, size_t byLine, size_t byDepth, size_t panel) {
+static void pack(float *to, const T *from, size_t lines, size_t depth, size_t byLine, ptrdiff_t byDepth, size_t panel) {
     for (size_t l0 = 0; l0 < lines; l0 += panel, to += panel * depth) {
         const size_t n = std::min(panel, lines - l0);
         const T *p = from + l0 * byLine;
         if (n < panel) memset(to, 0, panel * depth * sizeof *to);
         if (byLine == 1) {
             for (size_t d = 0; d < depth; d++)
-                for (size_t l = 0; l < n; l++) to[d * panel + l] = load(p + d * byDepth + l);
+                for (size_t l = 0; l < n; l++) to[d * panel + l] = load(p + (ptrdiff_t)d * byDepth + l);
         } else {
             for (size_t l = 0; l < n; l++)
-                for (size_t d = 0; d < depth; d++) to[d * panel + l] = load(p + l * byLine + d * byDepth);
+                for (size_t d = 0; d < depth; d++) to[d * panel + l] = load(p + l * byLine + (ptrdiff_t)d * byDepth);
         }
     }
 }
 static void pack(std::vector<float> &to, const Matrix &x, size_t l0, size_t d0, size_t lines, size_t depth,
-                 bool lineFirst, size_t panel) {
+                 bool lineFirst, bool backward, size_t panel) {
     // In column-major order a step of the first index is 1.
-    const size_t byLine = lineFirst ? 1 : x.ld, byDepth = lineFirst ? x.ld : 1, at = l0 * byLine + d0 * byDepth;
+    const size_t byLine = lineFirst ? 1 : x.ld, first = backward ? d0 + depth - 1 : d0;
+    const size_t at = l0 * byLine + first * (lineFirst ? x.ld : 1);
+    const ptrdiff_t byDepth = (lineFirst ? (ptrdiff_t)x.ld : 1) * (backward ? -1 : 1);
     const size_t need = (lines + panel - 1) / panel * panel * depth;
     if (to.size() < need) to.resize(need);
     if (x.bf16)
@@ -104,7 +106,7 @@ static void pack(std::vector<float> &to, const Matrix &x, size_t l0, size_t d0, 
         pack(to.data(), (const float *)x.data + at, lines, depth, byLine, byDepth, panel);
 }
 
-const float *gemm(size_t m, size_t n, size_t k, Matrix a, Matrix b, size_t &ldAcc) {
+const float *gemm(size_t m, size_t n, size_t k, Matrix a, Matrix b, bool backward, size_t &ldAcc) {
     static const Tile tile = choose();
     static std::vector<float> acc, pa, pb;
     const size_t depth = 256, width = tile.cols * 64, height = tile.rows * 8;
@@ -114,12 +116,12 @@ const float *gemm(size_t m, size_t n, size_t k, Matrix a, Matrix b, size_t &ldAc
     memset(acc.data(), 0, need * sizeof(float));
     for (size_t j0 = 0; j0 < n; j0 += width) {
         const size_t nj = std::min(width, n - j0);
-        for (size_t k0 = 0; k0 < k; k0 += depth) {
-            const size_t nk = std::min(depth, k - k0);
-            pack(pb, b, j0, k0, nj, nk, b.transposed, tile.cols);
+        for (size_t done = 0; done < k; done += depth) {
+            const size_t nk = std::min(depth, k - done), k0 = backward ? k - done - nk : done;
+            pack(pb, b, j0, k0, nj, nk, b.transposed, backward, tile.cols);
             for (size_t i0 = 0; i0 < m; i0 += height) {
                 const size_t ni = std::min(height, m - i0);
-                pack(pa, a, i0, k0, ni, nk, !a.transposed, tile.rows);
+                pack(pa, a, i0, k0, ni, nk, !a.transposed, backward, tile.rows);
                 for (size_t j = 0; j < nj; j += tile.cols)
                     for (size_t i = 0; i < ni; i += tile.rows)
                         tile.run(nk, pa.data() + i * nk, pb.data() + j * nk, acc.data() + (j0 + j) * ldAcc + i0 + i,

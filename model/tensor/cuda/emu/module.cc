@@ -67,10 +67,12 @@ static bool means(const std::string &name, const std::string &kernel) {
 void armFailure(Context *c) {
     const char *fail = getenv("LIFT_EMU_FAIL");
     if (!fail || !*fail) return;
-    const char *colon = strrchr(fail, ':');
+    const char *colon = strchr(fail, ':');
     char *end = nullptr;
     c->failAt = colon ? strtol(colon + 1, &end, 10) : 0;
-    if (c->failAt < 1 || *end) die("LIFT_EMU_FAIL=%s: KERNEL:N is wanted, N from 1 on", fail);
+    c->failure = end && !strcmp(end, ":hang") ? HANGS : ILLEGAL_ADDRESS;
+    if (c->failAt < 1 || (*end && c->failure != HANGS))
+        die("LIFT_EMU_FAIL=%s: KERNEL:N is wanted, N from 1 on, or KERNEL:N:hang", fail);
     c->failName.assign(fail, colon);
     std::string near;
     for (const cuemu::Kernel *k = kernels; k; k = k->next) {
@@ -83,21 +85,22 @@ void armFailure(Context *c) {
 // fails tells whether LIFT_EMU_FAIL means this launch.
 static bool fails(Context *c, const char *name) {
     if (!c->failAt || !means(c->failName, name) || --c->failAt) return false;
-    fprintf(stderr, "cuemu: GPU %d: %s fails, as LIFT_EMU_FAIL says\n", c->device->ordinal, name);
+    fprintf(stderr, "cuemu: GPU %d: %s %s, as LIFT_EMU_FAIL says\n", c->device->ordinal, name,
+            c->failure == HANGS ? "hangs" : "fails");
     return true;
 }
 
 static Result launch(Context *c, const cuemu::Launch &l) {
-    if (fails(c, l.kernel->name)) return ILLEGAL_ADDRESS;
+    if (fails(c, l.kernel->name)) return c->failure;
     reach(c);
-    bool ok = cuemu::run(l);
-    if (ok && !intact()) {
-        ok = false;
+    cuemu::Outcome end = cuemu::run(l);
+    if (end == cuemu::DONE && !intact()) {
+        end = cuemu::ILLEGAL;
         fprintf(stderr, "  by kernel %s\n", l.kernel->name);
     }
-    if (ok) return SUCCESS;
+    if (end == cuemu::DONE) return SUCCESS;
     fprintf(stderr, "  on GPU %d\n", c->device->ordinal);
-    return ILLEGAL_ADDRESS;
+    return end == cuemu::MISALIGNED ? MISALIGNED_ADDRESS : ILLEGAL_ADDRESS;
 }
 
 }  // namespace emu
@@ -154,7 +157,11 @@ API cuFuncSetAttribute(Function *f, int attribute, int v) {
     Guard g;
     if (attribute == 9) return SUCCESS;  // which part of the level 1 cache is shared memory
     if (attribute != 8) return NOT_SUPPORTED;
-    if (v < 0 || (size_t)v > cuemu::maxShared) return INVALID_VALUE;
+    if (v < 0 || (size_t)v > sharedLimit()) {
+        fprintf(stderr, "cuemu: cuFuncSetAttribute: %d bytes of dynamic shared memory for %s; a block may have %zu\n",
+                v, f->kernel->name, sharedLimit());
+        return INVALID_VALUE;
+    }
     f->maxDynamic = (size_t)v;
     return SUCCESS;
 }

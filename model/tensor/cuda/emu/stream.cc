@@ -13,17 +13,25 @@ double now() {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// step runs a lane's next piece, and first what that waits for.
-static void step(Lane &l, bool keep) {
-    Op op = keep ? l.ops[l.next] : std::move(l.ops.front());
-    if (op.wait && !op.wait->done) finish(*op.wait);
+static Result advance(Mark &m);
+
+// step runs a lane's next piece, and first what that waits for. It says whether it did: nothing gets on that waits for
+// a kernel that never ends.
+static bool step(Lane &l, bool keep) {
+    Context *c = l.context;
+    Op &op = l.ops[keep ? l.next : 0];
+    if (c->hangs || (op.wait && !op.wait->done && advance(*op.wait) == HANGS)) return false;
+    if (op.run && !c->error) {
+        const Result r = op.run();
+        if (r == HANGS) return c->hangs = true, false;
+        c->error = r;
+    }
+    if (op.mark) op.mark->done = true, op.mark->time = now();
     if (keep)
         l.next++;
     else
         l.ops.pop_front(), l.since = ++clock_;
-    Context *c = l.context;
-    if (op.run && !c->error) c->error = op.run();
-    if (op.mark) op.mark->done = true, op.mark->time = now();
+    return true;
 }
 
 // random is below n: with LIFT_EMU_SHUFFLE, which seeds it, not always 0.
@@ -49,23 +57,26 @@ static void stray() {
     }
 }
 
-Result finish(Mark &m) {
-    while (!m.done) step(*m.lane, m.graph != nullptr);
+// advance runs what is needed until all of it has run, or gives HANGS.
+static Result advance(Mark &m) {
+    while (!m.done)
+        if (!step(*m.lane, m.graph != nullptr)) return HANGS;
     return m.lane->context->error;
 }
-Result finish(Stream *s) {
-    for (stray(); !s->lane.idle(); stray()) step(s->lane, false);
+static Result advance(Stream *s) {
+    for (stray(); !s->lane.idle(); stray())
+        if (!step(s->lane, false)) return HANGS;
     return s->lane.context->error;
 }
 // The stream whose work came last goes first: nothing but an event says otherwise.
-Result finish(Context *c) {
+static Result advance(Context *c) {
     for (;;) {
         stray();
         Stream *last = c->null.lane.idle() ? nullptr : &c->null;
         for (Stream *s : c->streams)
             if (!s->lane.idle() && (!last || s->lane.since > last->lane.since)) last = s;
         if (!last) return c->error;
-        step(last->lane, false);
+        if (!step(last->lane, false)) return HANGS;
     }
 }
 Result runGraph(Graph &g) {
@@ -73,9 +84,33 @@ Result runGraph(Graph &g) {
     for (Lane &l : g.lanes) l.next = 0;
     while (!g.lanes[0].idle()) {
         Lane &l = g.lanes[random(g.lanes.size())];
-        if (!l.idle()) step(l, true);
+        if (!l.idle() && !step(l, true)) return HANGS;
     }
     return g.lanes[0].context->error;
+}
+
+static Result orForever(Result r) {
+    if (r == HANGS) Guard::forever();
+    return r;
+}
+Result finish(Mark &m) {
+    return orForever(advance(m));
+}
+Result finish(Stream *s) {
+    return orForever(advance(s));
+}
+Result finish(Context *c) {
+    return orForever(advance(c));
+}
+
+// answer is a query's, of work that is pending. A GPU gets on while it is asked again and again: the first answer is
+// that it is not ready, and by the second it has done what it can.
+template <class Work>
+static Result answer(bool &asked, Work &&work) {
+    asked = !asked;
+    if (asked) return NOT_READY;
+    const Result r = advance(work);
+    return r == HANGS ? NOT_READY : r;
 }
 
 Stream *streamOf(void *handle) {
@@ -100,7 +135,7 @@ static std::shared_ptr<Mark> append(Lane &l, Op op) {
     return l.ops.back().mark;
 }
 static std::shared_ptr<Mark> mark(Lane &l, Graph *g) {
-    auto m = std::make_shared<Mark>(Mark{&l, g, false, 0});
+    auto m = std::make_shared<Mark>(Mark{&l, g, false, false, 0});
     if (g) g->marks.push_back(m);
     return append(l, {nullptr, nullptr, m});
 }
@@ -175,7 +210,14 @@ API cuStreamSynchronize(void *handle) {
     return e ? e : finish(s);
 }
 API cuStreamQuery(void *handle) {
-    return cuStreamSynchronize(handle);
+    Guard g;
+    Context *c;
+    Result e = usable(c);
+    if (e) return e;
+    Stream *s = streamOf(handle);
+    if (!s) return INVALID_HANDLE;
+    if ((e = mayWait(s))) return e;
+    return s->lane.idle() ? s->lane.context->error : answer(s->asked, s);
 }
 API cuStreamGetFlags(void *handle, unsigned *f) {
     Guard g;
@@ -256,18 +298,25 @@ API cuStreamWaitEvent(void *handle, Event *e, unsigned) {
     wait(s->capture ? *s->captured : s->lane, e->mark);
     return SUCCESS;
 }
-API cuEventSynchronize(Event *e) {
-    Guard g;
+// passed is what there is to say of an event without waiting; NOT_READY: it is to be waited for.
+static Result passed(Event *e) {
     if (!is(e)) return INVALID_HANDLE;
     if (!e->mark) return SUCCESS;
     if (e->mark->graph) return CAPTURED_EVENT;
     if (const Result r = mayWait()) return r;
-    if (!e->mark->done) return finish(*e->mark);
+    if (!e->mark->done) return NOT_READY;
     const Context *c = current();
     return c ? c->error : SUCCESS;
 }
+API cuEventSynchronize(Event *e) {
+    Guard g;
+    const Result r = passed(e);
+    return r == NOT_READY ? finish(*e->mark) : r;
+}
 API cuEventQuery(Event *e) {
-    return cuEventSynchronize(e);
+    Guard g;
+    const Result r = passed(e);
+    return r == NOT_READY ? answer(e->mark->asked, *e->mark) : r;
 }
 API cuEventElapsedTime(float *ms, Event *a, Event *b) {
     Guard g;

@@ -31,9 +31,11 @@ __device__ __forceinline__ float exp2_near(float x) {
 }
 
 // mma: c += a b. The text leaves open how the sum of 16 products and c is rounded, so bits differ from the emulator's,
-// and may differ between kinds of GPU.
+// and may differ between kinds of GPU. It is volatile because all lanes must come to it together: the compiler may not
+// take it behind a branch that only some need its result in.
 __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
         "%2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -88,23 +90,27 @@ inline shared_t shared(const void *p) {
 }
 
 inline float exp2_near(float x) {
-    return x < -126.0f ? 0.0f : exp2f(x);
+    return x < -126.0f ? 0.0f : cuemu::near(exp2f(x), x, 2);
 }
 
+// The products are exact in float; they are added one after the other.
 inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    typedef float Floats __attribute__((vector_size(16)));
+    typedef uint32_t Words __attribute__((vector_size(16)));
     struct Fragment {
-        bf16 a[4][2], b[2][2];
-    } mine;
-    memcpy(mine.a, a, sizeof mine.a);
-    memcpy(mine.b[0], &b0, 4);
-    memcpy(mine.b[1], &b1, 4);
-    const Fragment *lane = cuemu::warpExchange(mine);
+        uint32_t a[4], b[2];
+    };
+    const Fragment *lane = cuemu::warpExchange(Fragment{{a[0], a[1], a[2], a[3]}, {b0, b1}});
     const int l = threadIdx.x & 31, g = l / 4, t = l % 4 * 2;
-    for (int i = 0; i < 4; i++)
-        for (int k = 0; k < 16; k++) {
-            const Fragment &row = lane[g * 4 + k % 8 / 2], &col = lane[(t + i % 2) * 4 + k % 8 / 2];
-            c[i] += to_float(row.a[k / 8 * 2 + i / 2][k % 2]) * to_float(col.b[k / 8][k % 2]);
-        }
+    Floats sum = {c[0], c[1], c[2], c[3]};
+    for (int i = 0; i < 8; i++) {  // elements k = 2 i and 2 i + 1
+        const uint32_t *row = lane[g * 4 + i % 4].a + i / 4 * 2;
+        const uint32_t left = lane[t * 4 + i % 4].b[i / 4], right = lane[t * 4 + 4 + i % 4].b[i / 4];
+        const Words x = {row[0], row[0], row[1], row[1]}, y = {left, right, left, right};
+        sum += (Floats)(x << 16) * (Floats)(y << 16);
+        sum += (Floats)(x & 0xffff0000u) * (Floats)(y & 0xffff0000u);
+    }
+    memcpy(c, &sum, sizeof c);
 }
 
 struct Row {
@@ -112,7 +118,7 @@ struct Row {
 };
 // exchange gives all lanes' rows. They travel, not their addresses: all lanes have read when the first goes on.
 inline const Row *exchange(shared_t row) {
-    if ((uintptr_t)row % sizeof(Row)) __trap();
+    cuemu::aligned(row, sizeof(Row));
     return cuemu::warpExchange(*(const Row *)row);
 }
 inline void ldmatrix(uint32_t (&r)[4], shared_t row) {
@@ -146,7 +152,8 @@ inline Copies &copies() {
 }
 template <int BYTES>
 inline void cp_async(shared_t dst, const void *src, bool in) {
-    if (((uintptr_t)dst | (in ? (uintptr_t)src : 0)) % BYTES) __trap();
+    cuemu::aligned(dst, BYTES);
+    if (in) cuemu::aligned(src, BYTES);
     copies().queue.push_back({dst, in ? src : nullptr, BYTES, copies().group});
     memset(dst, 0xff, BYTES);
 }

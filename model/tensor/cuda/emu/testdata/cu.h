@@ -39,11 +39,13 @@ int cuLaunchKernel(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, uns
 int cuStreamCreate(Handle *, unsigned);
 int cuStreamDestroy_v2(Handle);
 int cuStreamSynchronize(Handle);
+int cuStreamQuery(Handle);
 int cuStreamWaitEvent(Handle, Handle, unsigned);
 int cuEventCreate(Handle *, unsigned);
 int cuEventDestroy_v2(Handle);
 int cuEventRecord(Handle, Handle);
 int cuEventSynchronize(Handle);
+int cuEventQuery(Handle);
 int cuEventElapsedTime(float *, Handle, Handle);
 int cuStreamBeginCapture_v2(Handle, int);
 int cuStreamEndCapture(Handle, Handle *);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <future>
 #include <map>
 #include <string>
 #include <thread>
@@ -20,10 +21,10 @@ static int failures;
         const int e_ = (call);                     \
         EXPECT(e_ == 0, "%s gives %d", #call, e_); \
     } while (0)
-#define IS(want, call)                                              \
-    do {                                                            \
-        const int e_ = (call);                                      \
-        EXPECT(e_ == want, "%s gives %d, not %d", #call, e_, want); \
+#define IS(want, call)                                                \
+    do {                                                              \
+        const int e_ = (call);                                        \
+        EXPECT(e_ == (want), "%s gives %d, not %d", #call, e_, want); \
     } while (0)
 
 static const char *image = "//\n.version 7.8\n.target sm_80\n.address_size 64\n";
@@ -357,6 +358,7 @@ static void handles() {  // LIFT_EMU_GPUS=2
     OK(cuStreamCreate(&far, 1));
     IS(400, launch("axpy", 1, 16, 0, far, z.at, z.at, 1.0f, 16));  // of a module of the other context
     IS(400, cuEventRecord(event, far));
+    IS(1, cuMemcpyPeerAsync(z.at, second, z.at, context, 4, far));  // the memory is not the context's
     OK(cuEventDestroy_v2(event));
     IS(400, cuEventRecord(event, stream));
 }
@@ -416,19 +418,23 @@ static void touch() {
 
 // What a kernel does wrong is an error that stays; the process goes on.
 template <class... A>
-static void fault(int blocks, int threads, int shared, const char *name, A... a) {
+static void faultOf(int result, int blocks, int threads, int shared, const char *name, A... a) {
     OK(launch(name, blocks, threads, shared, stream, a...));
-    IS(700, cuStreamSynchronize(stream));
-    IS(700, cuCtxSynchronize());
+    IS(result, cuStreamSynchronize(stream));
+    IS(result, cuCtxSynchronize());
     size_t n;
-    IS(700, cuMemGetInfo_v2(&n, &n));
-    IS(700, launch(name, blocks, threads, shared, stream, a...));
+    IS(result, cuMemGetInfo_v2(&n, &n));
+    IS(result, launch(name, blocks, threads, shared, stream, a...));
     OK(cuDevicePrimaryCtxRelease_v2(0));
     open();  // a new context works
     Device<float> y(std::vector<float>(64, 1.0f));
     OK(launch("axpy", 1, 64, 0, stream, y.at, y.at, 1.0f, 64));
     OK(cuStreamSynchronize(stream));
     EXPECT(y.get()[5] == 2, "after a fault: %g", y.get()[5]);
+}
+template <class... A>
+static void fault(int blocks, int threads, int shared, const char *name, A... a) {
+    faultOf(700, blocks, threads, shared, name, a...);
 }
 static void behind() {
     open();
@@ -481,6 +487,19 @@ static void shared_dynamic() {
     Device<float> y(64);
     fault(2, 64, 64, "store_shared", y.at, 116);
 }
+static void misaligned() {
+    open();
+    Device<float> x(std::vector<float>(64, 1.0f)), y(64);
+    OK(launch("load4", 2, 64, 0, stream, y.at, x.at, 8ll));
+    OK(launch("store2", 2, 64, 0, stream, y.at, 6ll));
+    OK(launch("load_byte", 2, 64, 0, stream, y.at, x.at, 4ll));
+    OK(cuStreamSynchronize(stream));
+    faultOf(716, 2, 64, 0, "load4", y.at, x.at, 6ll);
+    Device<float> z(64);
+    faultOf(716, 2, 64, 0, "store2", z.at, 5ll);
+    Device<float> u(std::vector<float>(64, 1.0f)), v(64);
+    faultOf(716, 2, 64, 0, "load_byte", v.at, u.at, 3ll);
+}
 static void overflow() {
     open();
     Device<float> y(64);
@@ -505,6 +524,69 @@ static void inject() {  // LIFT_EMU_FAIL=axpy:3, or of all kernels that one
     OK(cuStreamSynchronize(stream));
     OK(launch("axpy", 1, 64, 0, stream, y.at, y.at, 1.0f, 64));
     IS(700, cuStreamSynchronize(stream));
+}
+// A query does not wait: pending work is not ready the first time, and done by the second. It tells of a failure as a
+// wait does.
+static void queries() {  // LIFT_EMU_FAIL=axpy:3
+    open();
+    Handle event;
+    OK(cuEventCreate(&event, 2));
+    Device<float> y(std::vector<float>(64, 1.0f));
+    OK(cuStreamQuery(stream));
+    OK(cuEventQuery(event));  // never recorded
+    for (int i = 0; i < 3; i++) {
+        OK(launch("axpy", 1, 64, 0, stream, y.at, y.at, 1.0f, 64));
+        if (!i) OK(cuEventRecord(event, stream));
+        if (!i) IS(600, cuEventQuery(event));
+        IS(600, cuStreamQuery(stream));
+        IS(i < 2 ? 0 : 700, cuStreamQuery(stream));
+        IS(i < 2 ? 0 : 700, cuEventQuery(event));
+        if (i < 2) EXPECT(y.get()[0] == (float)(2 << i), "launch %d makes %g", i, y.get()[0]);
+    }
+    OK(cuEventDestroy_v2(event));
+    IS(400, cuEventQuery(event));
+}
+// A kernel that hangs stops its GPU and what waits for it, and nothing else; a thread that waits for it does not keep
+// the process.
+static void hang() {  // LIFT_EMU_FAIL=axpy:1:hang LIFT_EMU_GPUS=2
+    Handle one = open(1), well, waits, event;
+    OK(cuStreamCreate(&well, 1));
+    OK(cuStreamCreate(&waits, 1));
+    Device<float> x(64);
+    open();
+    OK(cuEventCreate(&event, 2));
+    Device<float> y(64);
+    const float before[64] = {1};
+    OK(cuMemcpyHtoDAsync_v2(y.at, before, 256, stream));
+    OK(launch("axpy", 1, 64, 0, stream, y.at, y.at, 1.0f, 64));
+    OK(cuEventRecord(event, stream));
+    auto pending = [&] {
+        for (int i = 0; i < 10; i++) {
+            IS(600, cuStreamQuery(stream));
+            IS(600, cuEventQuery(event));
+            OK(launch("sums", 1, 64, 0, stream, y.at, y.at));  // there is room for it
+        }
+    };
+    pending();
+    std::promise<void> begins;
+    std::thread([&] {
+        OK(cuCtxSetCurrent(context));
+        begins.set_value();
+        cuStreamSynchronize(stream);
+        EXPECT(false, "a wait for a GPU that hangs ends");
+    }).detach();
+    begins.get_future().wait();
+
+    OK(cuCtxSetCurrent(one));
+    OK(cuStreamWaitEvent(waits, event, 0));
+    for (int i = 0; i < 1000; i++) {
+        OK(cuMemsetD32Async(x.at, 0x3f800000, 64, well));
+        OK(cuStreamSynchronize(well));
+        EXPECT(x.get()[0] == 1, "GPU 1 has %g", x.get()[0]);
+        IS(600, cuStreamQuery(waits));
+    }
+    OK(cuCtxSetCurrent(context));
+    pending();
 }
 static void old_driver() {  // LIFT_EMU_DRIVER_VERSION=11040
     Handle m;
@@ -576,9 +658,10 @@ static float widen(uint16_t h) {
     memcpy(&f, &u, 4);
     return f;
 }
-// Products against sums in the order of k, bit for bit.
+// Products against sums in the order of k, bit for bit; with LIFT_EMU_BITS, in the opposite one.
 static void products() {
     open();
+    const bool backward = getenv("LIFT_EMU_BITS");
     Handle blas;
     OK(cublasCreate_v2(&blas));
     OK(cublasSetStream_v2(blas, stream));
@@ -614,7 +697,10 @@ static void products() {
             const auto f = dc.get();
             const auto h = hc.get();
             float s00 = 0;
-            for (int i = 0; i < k; i++) s00 = fmaf(a[ta ? i : (size_t)i * lda], b[tb ? (size_t)i * ldb : i], s00);
+            for (int j = 0; j < k; j++) {
+                const size_t i = backward ? k - 1 - j : j;
+                s00 = fmaf(a[ta ? i : i * lda], b[tb ? i * ldb : i], s00);
+            }
             EXPECT(out16 || c00 == 0.5f * s00, "beta 0: %g, not %g", c00, 0.5f * s00);
             for (int t = 0; t < batch; t++)
                 for (int y = 0; y < n; y++)
@@ -626,9 +712,11 @@ static void products() {
                             continue;
                         }
                         float s = 0;
-                        for (int i = 0; i < k; i++)
-                            s = fmaf(a[t * na + (ta ? i + (size_t)x * lda : x + (size_t)i * lda)],
-                                     b[t * nb + (tb ? y + (size_t)i * ldb : i + (size_t)y * ldb)], s);
+                        for (int j = 0; j < k; j++) {
+                            const size_t i = backward ? k - 1 - j : j;
+                            s = fmaf(a[t * na + (ta ? i + (size_t)x * lda : x + i * lda)],
+                                     b[t * nb + (tb ? y + i * ldb : i + (size_t)y * ldb)], s);
+                        }
                         const float want = 0.5f * s + 2 * (0.5f * s);
                         const bool same = out16 ? fabsf(v - want) <= fabsf(want) / 64 : v == want;
                         EXPECT(same, "%d x %d x %d, kind %d, (%d,%d): %g, not %g", m, n, k, which, x, y, v, want);
@@ -666,10 +754,13 @@ static const std::map<std::string, void (*)()> tests = {
     {"peerless", peerless},
     {"shared_static", shared_static},
     {"shared_dynamic", shared_dynamic},
+    {"misaligned", misaligned},
     {"overflow", overflow},
     {"diverge_block", diverge_block},
     {"diverge_warp", diverge_warp},
     {"inject", inject},
+    {"queries", queries},
+    {"hang", hang},
     {"old_driver", old_driver},
     {"gpus", gpus},
     {"products", products},

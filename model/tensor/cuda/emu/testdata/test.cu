@@ -129,6 +129,15 @@ extern "C" __global__ void store(float *y, long long at, float v) {
 extern "C" __global__ void load(float *y, const float *x, long long at) {
     if (blockIdx.x == 1 && threadIdx.x == 3) y[0] = x[at];
 }
+extern "C" __global__ void load4(float *y, const float *x, long long at) {
+    if (blockIdx.x == 1 && threadIdx.x == 3) y[0] = ((const float4 *)(x + at))->w;
+}
+extern "C" __global__ void store2(float *y, long long at) {
+    if (blockIdx.x == 1 && threadIdx.x == 3) *(uint2 *)(y + at) = make_uint2(1, 2);
+}
+extern "C" __global__ void load_byte(float *y, const char *x, long long at) {
+    if (blockIdx.x == 1 && threadIdx.x == 3) y[0] = *(const float *)(x + at);
+}
 extern "C" __global__ void store_shared(float *y, int at) {
     __shared__ float fixed[8];
     extern __shared__ __align__(16) char smem[];
