@@ -163,13 +163,24 @@ emu-asan: deps-cuda
 CUDA_TEST = $(CUDA_ENV) $(GO) test -tags cuda -count=1 -timeout 15m
 SOME = 2>&1 | awk '{ print } /no tests to run/ { none = 1 } END { exit none }'
 
+# Two at a time: the emulator, for all its GPUs, is one core's work.
 test-cuda: deps-dev trampoline emu ## the device, gradients, conformance and a short run of two nodes on emulated GPUs
+	@$(MAKE) --no-print-directory -j 2 -O $(addprefix test-cuda-,runs device node no-driver)
+
+.PHONY: $(addprefix test-cuda-,runs device node no-driver)
+test-cuda-runs:
+	$(EMU_ENV) $(CUDA_TEST) -run '^TestEmulated' ./cmd/lift $(SOME)
+
+test-cuda-device:
 	$(EMU_ENV) $(CUDA_TEST) ./$(CUDA_SRC)/... $(SOME)
 	$(EMU_ENV) LIFT_TEST_DEVICE=cuda $(CUDA_TEST) -run '^TestGradientsOnGPU' ./model/autograd $(SOME)
+
+test-cuda-node:
 	$(EMU_ENV) LIFT_TEST_DEVICE=cuda $(CUDA_TEST) -run '^TestConformance' ./node $(SOME)
 	$(EMU_ENV) $(CUDA_TEST) -run '^TestGPU' ./node $(SOME)
-	$(EMU_ENV) $(CUDA_TEST) -run '^TestEmulated' ./cmd/lift $(SOME)
-	LIFT_CUDA_DRIVER=/nowhere/libcuda.so.1 $(CUDA_TEST) -skip '^TestEmulated' ./cmd/lift # every verb, without a driver
+
+test-cuda-no-driver: # every verb of a build with GPUs
+	LIFT_CUDA_DRIVER=/nowhere/libcuda.so.1 $(CUDA_TEST) -skip '^TestEmulated' ./cmd/lift
 
 test-cuda-asan: deps-dev trampoline emu-asan ## the device's tests, every access of a kernel checked
 	LIFT_CUDA_DRIVER=$(CUDA)/emu/liftemu.asan.so LIFT_CUBLAS=$(CUDA)/emu/liftemu.asan.so ASAN_OPTIONS=detect_leaks=0:halt_on_error=0 \
