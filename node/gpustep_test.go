@@ -159,3 +159,13 @@ func TestGPUFailureEndsTheStep(t *testing.T) {
 		})
 	}
 }
+
+// An evaluation between two steps takes the places of the micro-batches that the first has sent ahead, and changes nothing of what is trained.
+func TestGPUEvaluatesBetweenSteps(t *testing.T) {
+	needGPUs(t, 2)
+	cfg := tinyConfig(t, "node.device=cuda", "node.devices=2", "head.init=none", "data.depth=20", "train.max_steps=8")
+	want := runOnce(t, cfg, "without")
+	if got := runOnce(t, cfg, "with", "eval.every_epochs=1"); got != want {
+		t.Errorf("adapters of a run that evaluates after five of its eight steps: %s, of one that does not: %s", got, want)
+	}
+}
