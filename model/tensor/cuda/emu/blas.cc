@@ -61,9 +61,11 @@ struct Product {
         for (size_t i = 0; i < batch; i++) {
             size_t ld = 0;
             const float *acc = nullptr;
+            // cuBLAS may have another kernel, and so another order, for what does not lie at a multiple of 16 bytes.
+            const bool odd = ((uintptr_t)a.of(i) | (uintptr_t)b.of(i) | (uintptr_t)c.of(i)) % 16;
             if (alpha != 0)
                 acc = gemm(m, n, k, {a.of(i), a.type == BF16, ta, (size_t)a.ld},
-                           {b.of(i), b.type == BF16, tb, (size_t)b.ld}, cuemu::otherBits, ld);
+                           {b.of(i), b.type == BF16, tb, (size_t)b.ld}, (cuemu::otherBits != 0) != odd, ld);
             void *to = (void *)c.of(i);
             for (size_t y = 0; y < n; y++)
                 for (size_t x = 0; x < m; x++) {

@@ -658,10 +658,12 @@ static float widen(uint16_t h) {
     memcpy(&f, &u, 4);
     return f;
 }
-// Products against sums in the order of k, bit for bit; with LIFT_EMU_BITS, in the opposite one.
+// Products against sums in the order of k, bit for bit; with LIFT_EMU_BITS, in the opposite one. What does not lie at a
+// multiple of 16 bytes, here the second of many a batch, has the other of the two.
 static void products() {
     open();
-    const bool backward = getenv("LIFT_EMU_BITS");
+    const bool bits = getenv("LIFT_EMU_BITS");
+    bool odd = false;
     Handle blas;
     OK(cublasCreate_v2(&blas));
     OK(cublasSetStream_v2(blas, stream));
@@ -687,6 +689,12 @@ static void products() {
                                                   (long long)nb, &beta, out16 ? hc.at : dc.at, out16 ? 14 : 0, ldc,
                                                   (long long)nc, batch, 68, -1);
             };
+            auto backward = [&](size_t t) {
+                const size_t bytes = t * (bf16 ? 2 : 4);
+                const bool moved = (na * bytes | nb * bytes | nc * t * (out16 ? 2 : 4)) % 16;
+                odd |= moved;
+                return bits != moved;
+            };
             auto got = [&](size_t i) { return out16 ? widen(hc.get()[i]) : dc.get()[i]; };
             OK(call());  // beta 0: the NaN in c is not read
             OK(cuStreamSynchronize(stream));
@@ -698,11 +706,12 @@ static void products() {
             const auto h = hc.get();
             float s00 = 0;
             for (int j = 0; j < k; j++) {
-                const size_t i = backward ? k - 1 - j : j;
+                const size_t i = backward(0) ? k - 1 - j : j;
                 s00 = fmaf(a[ta ? i : i * lda], b[tb ? i * ldb : i], s00);
             }
             EXPECT(out16 || c00 == 0.5f * s00, "beta 0: %g, not %g", c00, 0.5f * s00);
-            for (int t = 0; t < batch; t++)
+            for (int t = 0; t < batch; t++) {
+                const bool last = backward(t);
                 for (int y = 0; y < n; y++)
                     for (int x = 0; x < ldc; x++) {
                         const size_t at = (size_t)t * nc + (size_t)y * ldc + x;
@@ -713,7 +722,7 @@ static void products() {
                         }
                         float s = 0;
                         for (int j = 0; j < k; j++) {
-                            const size_t i = backward ? k - 1 - j : j;
+                            const size_t i = last ? k - 1 - j : j;
                             s = fmaf(a[t * na + (ta ? i + (size_t)x * lda : x + i * lda)],
                                      b[t * nb + (tb ? y + i * ldb : i + (size_t)y * ldb)], s);
                         }
@@ -722,7 +731,9 @@ static void products() {
                         EXPECT(same, "%d x %d x %d, kind %d, (%d,%d): %g, not %g", m, n, k, which, x, y, v, want);
                         if (failures > 10) exit(1);
                     }
+            }
         }
+    EXPECT(odd, "no operand was anywhere but at a multiple of 16 bytes");
     float one = 1, zero = 0;
     Device<float> x(64), y(64);
     IS(13, cublasGemmEx(blas, 0, 0, 8, 8, 9, &one, x.at, 0, 8, x.at, 0, 9, &zero, y.at, 0, 8, 68, -1));
