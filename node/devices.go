@@ -149,9 +149,8 @@ func (p *pool) each(ctx context.Context, n int, f func(d *device, i int) error) 
 	return j.err
 }
 
-// deal calls f for every i in [0, n), piece i on device i modulo their number, and waits for all; errors are
-// as in each. It is each for devices that go on while their GPU
-// computes: the first to be free would take pieces for which another GPU has time.
+// deal calls f for every i in [0, n), piece i on device i modulo their number, and waits for all; errors are as in each. It is each for devices that go on while
+// their GPU computes: the first to be free would take pieces for which another GPU has time.
 func (p *pool) deal(ctx context.Context, n int, f func(d *device, i int) error) error {
 	j := &job{}
 	err := p.everyDevice(ctx, func(d *device) error {

@@ -152,7 +152,7 @@ func (r *rig) step(ctx context.Context, first uint64, mine []int, total int) (fl
 	if err := r.gradients.begin(ctx, step, len(mine), total); err != nil {
 		return 0, err
 	}
-	if err := r.pool.deal(ctx, len(mine), func(d *device, k int) error { return r.microBatch(d, k, first+uint64(mine[k])) }); err != nil {
+	if err := r.pool.deal(ctx, len(mine), func(d *device, k int) error { return r.microBatch(d, k, len(mine), first+uint64(mine[k])) }); err != nil {
 		r.gradients.abort(err)
 		return 0, err
 	}
@@ -183,8 +183,8 @@ func (r *rig) step(ctx context.Context, first uint64, mine []int, total int) (fl
 	return loss[0], nil
 }
 
-// microBatch is what trainer.microBatch does with images made up by id; where the host sums, it gets each gradient as the device has computed it.
-func (r *rig) microBatch(d *device, k int, id uint64) error {
+// microBatch is what a step does with this rig's k-th micro-batch, of so many, with images made up by id; where the host sums, it gets each gradient as the device has computed it.
+func (r *rig) microBatch(d *device, k, mine int, id uint64) error {
 	batch := float64(r.Config.Train.BatchSize)
 	images, labels := r.images, r.labels
 	if images == nil {
@@ -205,7 +205,11 @@ func (r *rig) microBatch(d *device, k int, id uint64) error {
 		return err
 	}
 	d.dev.Scale(loss, loss, float32(1/batch))
-	return errors.Join(r.gradients.add(d, k, tensorLoss, loss), r.gradients.addValues(d, k, tensorStop, []float32{0}))
+	err = errors.Join(r.gradients.add(d, k, tensorLoss, loss), r.gradients.addValues(d, k, tensorStop, []float32{0}))
+	if last := k+r.pool.size >= mine; err == nil && last && r.images != nil {
+		err = d.net.Send(images, len(labels)) // as the trainer does: the next step begins with it
+	}
+	return err
 }
 
 // micro counts a batch's micro-batches from 0.

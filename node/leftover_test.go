@@ -68,17 +68,27 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	for name, end := range ends {
 		end(t) // what a process opens once and keeps
-		before := openFiles(t)
+		before := settled(t, name, 1<<20)
 		end(t)
-		// Servers and gossip that were told to end do so in their own time.
-		for late := time.Now().Add(3 * time.Minute); ; runtime.Gosched() {
-			files, stacks := openFiles(t), ourGoroutines()
-			if files <= before && len(stacks) == 0 {
-				break
-			}
-			if time.Now().After(late) {
-				t.Fatalf("%s: %d open files became %d; goroutines left:\n%s", name, before, files, strings.Join(stacks, "\n\n"))
-			}
+		settled(t, name, before)
+	}
+}
+
+// settled waits until none of our goroutines is left and no more files are open than may be, and returns how many are: servers and gossip that were told to end
+// do so in their own time.
+func settled(t *testing.T, name string, most int) int {
+	t.Helper()
+	tick, late := time.NewTicker(5*time.Millisecond), time.After(3*time.Minute)
+	defer tick.Stop()
+	for {
+		files, stacks := openFiles(t), ourGoroutines()
+		if files <= most && len(stacks) == 0 {
+			return files
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("%s: %d open files became %d; goroutines left:\n%s", name, most, files, strings.Join(stacks, "\n\n"))
 		}
 	}
 }

@@ -270,14 +270,14 @@ func (n *network) infer(images []float32, m int, out []float32, width int, forwa
 	return nil
 }
 
-// Send starts the way of m images to the device while it computes others. The next step or inference finds them there if it is given the same slice, until
-// which they must stay as they are.
+// Send starts the way of m images to the device while it computes others. The next step or inference finds them there if it is given the same slice: until then
+// they must stay as they are, and nobody else may hand the device an input.
 func (n *network) Send(images []float32, m int) error {
 	if err := n.arch.CheckImages(len(images), m); err != nil {
 		return err
 	}
 	n.sent = sentImages{images, n.onDevice(images, m)}
-	return nil
+	return n.tape.Device().Err()
 }
 
 // input is m images on the tape.

@@ -74,7 +74,7 @@ func TestStepSendsTheNextOnesInput(t *testing.T) {
 				return nil
 			}
 			_, ids := tr.schedule.MicroBatch(tr.feed.seed, step+1, tr.feed.assigned(step + 1)[d.id])
-			if b := d.sent.batch; b == nil || d.sent.step != step+1 || d.sent.k != d.id || !slices.Equal(b.Samples, ids) || !sameMemory(d.net.sent.images, b.Images) {
+			if b := d.sent.batch; b == nil || d.sent.pending != tr.feed.peek(step + 1)[d.id] || !slices.Equal(b.Samples, ids) || !sameMemory(d.net.sent.images, b.Images) {
 				t.Errorf("after step %d device %d was sent %+v, want the samples %v", step, d.id, d.sent, ids)
 			}
 			return nil
@@ -94,24 +94,26 @@ func TestStepWaitsForWhatIsNotDecoded(t *testing.T) {
 	tr := aloneTrainer(t, "head.init=none")
 	d := &device{}
 	queued := tr.feed.loader.Prefetch(sharding.Request{Samples: []int{0}}) // has failed: no transform
-	if err := tr.sendNext(d, 1, 0, queued); err != nil || d.sent.batch != nil {
+	if err := tr.sendNext(d, queued); err != nil || d.sent.batch != nil {
 		t.Errorf("sent %+v (%v)", d.sent, err)
 	}
-	if _, err := tr.batch(t.Context(), d, 1, 0, queued); err == nil {
+	if _, err := tr.batch(t.Context(), d, queued); err == nil {
 		t.Error("the failure was lost")
 	}
 }
 
-// What was sent for another step, or another place in it, is not this one's.
-func TestSentBatchIsForItsStep(t *testing.T) {
+// What was sent is not another micro-batch.
+func TestSentBatchIsNoOther(t *testing.T) {
 	tr := aloneTrainer(t, "head.init=none")
-	for _, sent := range []sentBatch{{step: 4, k: 0}, {step: 5, k: 1}} {
-		sent.batch = &sharding.Batch{Samples: []int{9}}
-		pending := tr.feed.loader.Prefetch(sharding.Request{Samples: []int{3}, Transform: tr.feed.transform})
-		b, err := tr.batch(t.Context(), &device{sent: sent}, 5, 0, pending)
-		if err != nil || !slices.Equal(b.Samples, []int{3}) {
-			t.Errorf("sent for %d, %d: got %+v (%v)", sent.step, sent.k, b, err)
-		}
+	request := func(sample int) *sharding.Pending {
+		return tr.feed.loader.Prefetch(sharding.Request{Samples: []int{sample}, Transform: tr.feed.transform})
+	}
+	sent, pending := request(9), request(3)
+	defer sent.Cancel()
+	d := &device{sent: sentBatch{sent, &sharding.Batch{Samples: []int{9}}}}
+	b, err := tr.batch(t.Context(), d, pending)
+	if err != nil || !slices.Equal(b.Samples, []int{3}) || d.sent.batch != nil {
+		t.Errorf("got %+v (%v), and %+v is still there", b, err, d.sent)
 	}
 }
 

@@ -73,7 +73,7 @@ func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
 	err := each(ctx, len(mine), func(d *device, i int) error {
 		err := t.microBatch(ctx, d, step, i, mine[i], pending[i], divisor)
 		if last := i+t.pool.size >= len(mine); err == nil && last && d.id < len(next) {
-			err = t.sendNext(d, step+1, d.id, next[d.id])
+			err = t.sendNext(d, next[d.id])
 		}
 		return err
 	})
@@ -121,7 +121,7 @@ func (t *trainer) microBatch(ctx context.Context, d *device, step uint64, k, num
 	fail := func(name string, err error) error {
 		return &StepError{Step: step, MicroBatch: number, Tensor: name, Err: err}
 	}
-	batch, err := t.batch(ctx, d, step, k, pending)
+	batch, err := t.batch(ctx, d, pending)
 	if err != nil {
 		return fail("", err)
 	}

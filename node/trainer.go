@@ -168,7 +168,7 @@ func (t *trainer) broken(ctx context.Context, err error) (ending, error) {
 		return ending{}, err
 	}
 	if t.committed > t.resumed {
-		if stateErr := t.checkpoint(); stateErr != nil {
+		if stateErr := t.checkpoint(); stateErr != nil && !errors.Is(err, stateErr) {
 			return ending{}, errors.Join(err, stateErr)
 		}
 	}

@@ -129,7 +129,7 @@ type shape struct{ blocks, width, mlp, head, tokens, patch, classes, rows int }
 var quickstartShape = shape{blocks: 6, width: 128, mlp: 512, head: 64, tokens: 50, patch: 3 * 4 * 4, classes: 10, rows: 4 * 50}
 
 // tolerance is how far GPU and CPU may lie apart, in the norm over the values that start at 0, as a share of what training made of them. Both compute the same,
-// and round it in their own ways: in BF16 the GPU by up to u = 2^-9 of what it stores, in float32 both by u = 2^-24. Roundings are independent, so their squares add up:
+// and round it in their own ways: in BF16 the GPU by up to u = 2^-9 of what it stores, in float32 both by up to u = 2^-24, so that two of them are one of u at the most. Roundings are independent, so their squares add up:
 //
 //   - those of the sum that passes all blocks, three a block (attention, MLP, adapter), there and back;
 //   - those of some 14 kernels in a block, there and back. What they give is a share of that sum, and all blocks' shares together are the sum: these count for one

@@ -79,10 +79,10 @@ func emulator() error {
 
 // prove fills the report. Its error says which parts failed.
 func prove(ctx context.Context, r *report) error {
-	r.machine = machine(ctx)
 	if err := emulator(); err != nil && !*rehearsal {
 		return err
 	}
+	r.machine = machine(ctx)
 	if !slices.ContainsFunc(r.machine, isGPU) {
 		return errors.New("lift finds no GPU here, so that nothing was run: see what lift doctor says of it")
 	}

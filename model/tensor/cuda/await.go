@@ -16,8 +16,8 @@ import (
 // may be without graphs; a copy from memory that could not be pinned; and giving memory back that other streams still use.
 func (g *GPU) await(ctx context.Context, what string, poll poll) error {
 	for began, waited := time.Now(), time.Duration(0); ; waited = time.Since(began) {
-		if g.lost.Load() {
-			return *g.why.Load()
+		if err := g.gone(); err != nil {
+			return err
 		}
 		err := poll(waited, min(max(0, g.timeout-waited), pollFor))
 		switch {
@@ -36,7 +36,7 @@ func (g *GPU) await(ctx context.Context, what string, poll poll) error {
 // pollFor is how long one call of the driver's layer waits at most, and so how late a wait hears of its ctx, and that the GPU was given up.
 const pollFor = 100 * time.Millisecond
 
-// poll waits for something no longer than that, and returns the driver's notReady if it is not done by then. So long it was waited for before.
+// poll waits for something, at most so long, and returns the driver's notReady if it is not done by then. It is told how long it was waited for before.
 type poll func(waited, most time.Duration) error
 
 // hang gives up the GPU that does not answer.

@@ -39,8 +39,8 @@ type Device struct {
 
 // NewDevice returns a device of the GPU for the calling OS thread, whose current context it becomes.
 func (g *GPU) NewDevice(o Options) (*Device, error) {
-	if g.lost.Load() {
-		return nil, *g.why.Load()
+	if err := g.gone(); err != nil {
+		return nil, err
 	}
 	if err := cu.SetCurrentContext(g.ctx); err != nil {
 		return nil, g.failure("entering its context", err)

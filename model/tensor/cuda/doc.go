@@ -20,7 +20,7 @@ package cuda
 
 import "time"
 
-// Timeout is how long a wait for a GPU may take where nobody says otherwise; NCCL's is the same.
+// Timeout is how long a wait for a GPU may take where nobody says otherwise: node.gpu_timeout's default.
 const Timeout = 10 * time.Minute
 
 // Options vary a Device. The zero value is the usual one.

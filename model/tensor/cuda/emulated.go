@@ -2,11 +2,7 @@
 
 package cuda
 
-import (
-	"strings"
-
-	"gorgonia.org/cu"
-)
+import "gorgonia.org/cu"
 
 // emulatedName is what the emulated driver (emu/device.cc) calls its GPUs.
 const emulatedName = "lift emulated GPU"
@@ -23,10 +19,4 @@ func Emulated() bool {
 	}
 	name, err := nameOf(d)
 	return err == nil && name == emulatedName
-}
-
-// nameOf is what the driver calls a GPU.
-func nameOf(d cu.Device) (string, error) {
-	name, err := d.Name()
-	return strings.TrimRight(name, "\x00 "), err
 }

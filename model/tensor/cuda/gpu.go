@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,10 +106,18 @@ func (g *GPU) attribute(a cu.DeviceAttribute) int {
 	return n
 }
 
-// on calls f on a thread whose current context is the GPU's, and leaves the thread's own as it was.
-func (g *GPU) on(f func() error) error {
+// gone is why nothing is asked of the GPU any more; nil: it is there.
+func (g *GPU) gone() error {
 	if g.lost.Load() {
 		return *g.why.Load()
+	}
+	return nil
+}
+
+// on calls f on a thread whose current context is the GPU's, and leaves the thread's own as it was.
+func (g *GPU) on(f func() error) error {
+	if err := g.gone(); err != nil {
+		return err
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -170,6 +179,12 @@ func (g *GPU) function(k kernel, shared int) (cu.Function, error) {
 
 // String names the GPU in an error.
 func (g *GPU) String() string { return fmt.Sprintf("GPU %d (%s)", g.ordinal, g.name) }
+
+// nameOf is what the driver calls a GPU.
+func nameOf(d cu.Device) (string, error) {
+	name, err := d.Name()
+	return strings.TrimRight(name, "\x00 "), err
+}
 
 // Name is what the driver calls the GPU.
 func (g *GPU) Name() string { return g.name }

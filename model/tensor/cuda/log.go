@@ -72,9 +72,7 @@ func (d *Device) fill(to uint64, bits uint32, n int) {
 
 // flush sends the staged values and hands the log to the driver. It does not wait.
 func (d *Device) flush() {
-	if d.err == nil && d.gpu.lost.Load() {
-		d.err = *d.gpu.why.Load() // seen by another device, or its sums
-	}
+	d.fail(d.gpu.gone()) // seen by another device, or its sums
 	if d.err == nil {
 		d.staged.send(d)
 	}

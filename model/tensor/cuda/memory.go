@@ -20,6 +20,9 @@ func (d *Device) Alloc(bytes int) (tensor.Memory, error) {
 	if bytes < 0 {
 		return tensor.Memory{}, fmt.Errorf("cuda: cannot allocate %d bytes", bytes)
 	}
+	if err := d.gpu.gone(); err != nil {
+		return tensor.Memory{}, err
+	}
 	bytes = max(bytes, 1)
 	p, err := d.alloc(bytes)
 	if statusOf(err) == outOfMemory {

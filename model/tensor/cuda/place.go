@@ -52,6 +52,9 @@ func (d *Device) Place(values []float32, dt tensor.DType, dims ...int) (tensor.T
 
 // place copies values to the GPU and waits, for the other devices' streams know nothing of this one's.
 func (d *Device) place(values []float32, dt tensor.DType) (*weight, error) {
+	if err := d.gpu.gone(); err != nil {
+		return nil, err
+	}
 	bytes := max(len(values)*dt.Size(), 1)
 	mem, err := cu.MemAlloc(int64(bytes))
 	if statusOf(err) == outOfMemory {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"sync"
 	"unsafe"
 
@@ -155,10 +154,8 @@ func (r *replica) open(c SumsConfig, i, n int) (err error) {
 	for t, place := range places {
 		table = append(table, int64(c.Offsets[t]), int64(place-c.Offsets[t]))
 	}
-	if len(table) > 0 {
-		if err := cu.MemcpyHtoDAsync(r.ptr(r.at.places, 0), unsafe.Pointer(&table[0]), int64(8*len(table)), r.stream); err != nil {
-			return r.gpu.failure("copying a table", err)
-		}
+	if err := r.upload("copying a table", r.ptr(r.at.places, 0), halves(table)); err != nil {
+		return err
 	}
 	for _, part := range [][2]int{{r.at.values, size.values}, {r.at.momentum, size.momentum}} {
 		if part[1] == 0 {
@@ -168,9 +165,12 @@ func (r *replica) open(c SumsConfig, i, n int) (err error) {
 			return err
 		}
 	}
-	err = r.finish("zeroing the parameters")
-	runtime.KeepAlive(table)
-	return err
+	return r.finish("zeroing the parameters")
+}
+
+// halves are words as what upload takes.
+func halves(words []int64) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(words))), 2*len(words))
 }
 
 // meet opens the direct way to each peer. Where there is none, or there are too many, the driver copies through the host.
@@ -232,10 +232,22 @@ func (s *Sums) each(f func(r *replica) error) error {
 	wg.Wait()
 	for _, err := range errs {
 		if err != nil {
+			s.abandon()
 			return err
 		}
 	}
 	return nil
+}
+
+// abandon gives up all GPUs if one is: their streams may wait for it, and reach into its memory.
+func (s *Sums) abandon() {
+	for _, r := range s.replicas {
+		if r.gpu.abandoned.Load() {
+			for _, peer := range s.replicas {
+				peer.gpu.abandon(r.gpu.gone())
+			}
+		}
+	}
 }
 
 // Values is a parameter (or any tensor of the layout) on a GPU, for its Devices to read. Update and Load change it.
@@ -253,9 +265,9 @@ func (s *Sums) Begin(contributions, total int, alone bool) error {
 		return fmt.Errorf("cuda: sums: %d contributions of %d; at most %d are possible", contributions, total, s.config.Contributions)
 	}
 	if !s.clean || total != s.total {
-		form := [2]uint64{uint64(limit / int64(total)), uint64(math.Float32bits(float32(math.Ldexp(1, s.config.FractionBits))))}
+		form := []int64{limit / int64(total), int64(math.Float32bits(float32(math.Ldexp(1, s.config.FractionBits))))}
 		if err := s.each(func(r *replica) error {
-			if err := r.check("beginning a step", cu.MemcpyHtoDAsync(r.ptr(r.at.form, 0), unsafe.Pointer(&form[0]), 16, r.stream)); err != nil {
+			if err := r.upload("beginning a step", r.ptr(r.at.form, 0), halves(form)); err != nil {
 				return err
 			}
 			if err := s.zero(r); err != nil {
@@ -265,7 +277,6 @@ func (s *Sums) Begin(contributions, total int, alone bool) error {
 		}); err != nil {
 			return err
 		}
-		runtime.KeepAlive(&form)
 	}
 	s.alone, s.clean, s.total = alone, false, total
 	n := len(s.config.Buckets)

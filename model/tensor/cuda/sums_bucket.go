@@ -48,24 +48,10 @@ func (s *Sums) addUp(ctx context.Context, b int, from []*contributor) error {
 		}
 		return nil
 	})
-	if err == nil {
-		err = s.each(func(r *replica) error { return r.gpu.await(ctx, "summing gradients", ofEvent(r.done)) })
-	}
 	if err != nil {
-		s.abandon()
+		return err
 	}
-	return err
-}
-
-// abandon gives up all GPUs if one is: their streams may wait for it.
-func (s *Sums) abandon() {
-	for _, r := range s.replicas {
-		if r.gpu.abandoned.Load() {
-			for _, peer := range s.replicas {
-				peer.gpu.abandon(*r.gpu.why.Load())
-			}
-		}
-	}
+	return s.each(func(r *replica) error { return r.gpu.await(ctx, "summing gradients", ofEvent(r.done)) })
 }
 
 // reduce asks for a slice's sums over the GPUs, and their packed form or their float32.

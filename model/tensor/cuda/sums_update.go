@@ -215,8 +215,10 @@ func (s *Sums) Pin(vectors ...[]float32) error {
 	return nil
 }
 
-// Close frees what NewSums made. The Devices that added are idle or closed; the GPUs are open.
+// Close frees what NewSums made. The Devices that added are idle, or closed, but for those of a GPU that hangs: these are closed after it, for then it gives up
+// the GPUs that wait for that one. The GPUs are open.
 func (s *Sums) Close() error {
+	s.abandon() // a Device may have found that its GPU hangs
 	var errs []error
 	each := func(f func(r *replica) error) {
 		for _, r := range s.replicas {
@@ -226,6 +228,7 @@ func (s *Sums) Close() error {
 		}
 	}
 	each((*replica).wait) // all of them first: they reach into each other's memory, and into the host's
+	s.abandon()
 	each(s.closeEvents)
 	if len(s.replicas) > 0 && !s.replicas[0].gpu.lost.Load() {
 		errs = append(errs, s.replicas[0].gpu.on(s.closeHost))

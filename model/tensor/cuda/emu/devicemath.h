@@ -1,5 +1,5 @@
 // CUDA's arithmetic: what math.h lacks. Approximations of the device (__expf, rsqrtf) are the exact functions here, but
-// where LIFT_EMU_BITS asks for the errors that a GPU may make.
+// for some where LIFT_EMU_BITS asks for the errors that a GPU may make.
 #pragma once
 
 // glibc declares some of these names itself.
