@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -86,6 +87,25 @@ func TestStepSendsTheNextOnesInput(t *testing.T) {
 		if !slices.Equal(tr.params.Values(i), plain.params.Values(i)) {
 			t.Errorf("%s differs from that of a run that sends nothing ahead", tr.params.Names()[i])
 		}
+	}
+}
+
+// What fails while the next step's input is sent is this step's failure, and says where.
+func TestSendingFailsInItsStep(t *testing.T) {
+	tr := aloneTrainer(t, "data.depth=100", "train.max_steps=3", "head.init=none")
+	tr.bench.sums = struct{ deviceSums }{}
+	defer func() { tr.bench.sums = nil }()
+	tr.feed.ask()
+	tr.feed.ask()
+	small := *tr.feed.transform
+	small.Resolution /= 2
+	tr.feed.queued[1][0].Cancel()
+	tr.feed.queued[1][0] = tr.feed.loader.Prefetch(sharding.Request{Samples: []int{0}, Transform: &small})
+	decoded(t, tr)
+	_, err := tr.step(t.Context(), 0)
+	var at *StepError
+	if !errors.As(err, &at) || at.Step != 0 || at.MicroBatch != 3 { // the last of its device
+		t.Errorf("error %v", err)
 	}
 }
 

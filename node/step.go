@@ -72,10 +72,13 @@ func (t *trainer) step(ctx context.Context, step uint64) (outcome, error) {
 	}
 	err := each(ctx, len(mine), func(d *device, i int) error {
 		err := t.microBatch(ctx, d, step, i, mine[i], pending[i], divisor)
-		if last := i+t.pool.size >= len(mine); err == nil && last && d.id < len(next) {
-			err = t.sendNext(d, next[d.id])
+		if last := i+t.pool.size >= len(mine); err != nil || !last || d.id >= len(next) {
+			return err
 		}
-		return err
+		if err := t.sendNext(d, next[d.id]); err != nil {
+			return &StepError{Step: step, MicroBatch: mine[i], Err: err}
+		}
+		return nil
 	})
 	if err != nil {
 		t.gradients.abort(err)
