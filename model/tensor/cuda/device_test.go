@@ -22,7 +22,13 @@ func open(t testing.TB) *GPU {
 	} else if n == 0 {
 		t.Skip("needs a GPU: the driver shows none")
 	}
-	g, err := Open(0, Timeout)
+	return openGPU(t, 0)
+}
+
+// openGPU opens a GPU, closed at the test's end.
+func openGPU(t testing.TB, ordinal int) *GPU {
+	t.Helper()
+	g, err := Open(ordinal, Timeout)
 	if err != nil {
 		t.Fatal(err)
 	}

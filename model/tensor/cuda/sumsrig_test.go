@@ -46,16 +46,7 @@ func openMore(t *testing.T, first *GPU, n int) []*GPU {
 		t.Skipf("needs %d GPUs, there are %d", n, have)
 	}
 	for i := 1; i < n; i++ {
-		g, err := Open(i, Timeout)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := g.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		gpus = append(gpus, g)
+		gpus = append(gpus, openGPU(t, i))
 	}
 	return gpus
 }

@@ -199,24 +199,25 @@ API cuStreamDestroy_v2(Stream *s) {
     delete s;
     return SUCCESS;
 }
-API cuStreamSynchronize(void *handle) {
-    Guard g;
+// waited gives the stream of a handle, if the host may wait for it now.
+static Result waited(void *handle, Stream *&s) {
     Context *c;
     Result e = usable(c);
     if (e) return e;
-    Stream *s = streamOf(handle);
-    if (!s) return INVALID_HANDLE;
-    e = mayWait(s);
+    s = streamOf(handle);
+    return s ? mayWait(s) : INVALID_HANDLE;
+}
+API cuStreamSynchronize(void *handle) {
+    Guard g;
+    Stream *s;
+    const Result e = waited(handle, s);
     return e ? e : finish(s);
 }
 API cuStreamQuery(void *handle) {
     Guard g;
-    Context *c;
-    Result e = usable(c);
+    Stream *s;
+    const Result e = waited(handle, s);
     if (e) return e;
-    Stream *s = streamOf(handle);
-    if (!s) return INVALID_HANDLE;
-    if ((e = mayWait(s))) return e;
     return s->lane.idle() ? s->lane.context->error : answer(s->asked, s);
 }
 API cuStreamGetFlags(void *handle, unsigned *f) {
